@@ -1,0 +1,1 @@
+"""circuitlab: circuits that learn by making their own control unnecessary."""

@@ -1,0 +1,63 @@
+"""Every error a user can cause, as one small tree; the command line prints them in one line each and exits with 1."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+class CircuitlabError(Exception):
+    """A mistake in what the user gave, or a run that could not be done; its text is one clear line per problem."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mistake in a file.
+
+    Args:
+        where: the file, with line and column where known (`topologies/v1.yaml:14:12`).
+        path: the key inside the file (`projections.l4_l23.source`), empty for the file as a whole.
+        message: what is wrong, and what is allowed.
+    """
+
+    where: str
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        return ": ".join(part for part in (self.where, self.path, self.message) if part)
+
+
+class SpecError(CircuitlabError):
+    """A circuit, experiment or hypothesis file is wrong; `problems` holds every mistake found, in file order."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class CircuitError(CircuitlabError):
+    """A circuit that is well written but cannot be built, compiled or controlled as asked."""
+
+
+class DataError(CircuitlabError):
+    """A data set is missing, unreadable, or does not fit the circuit."""
+
+
+class FormatError(CircuitlabError):
+    """A file of edges, nodes or weights is damaged or not what its name says."""
+
+
+class RunFileError(CircuitlabError):
+    """A run file is missing, damaged, of another program, or in use."""
+
+
+class NotConvergedError(CircuitlabError):
+    """Samples did not reach their equilibrium and the user asked for an error instead of leaving them out."""
+
+
+def suggestion(word: str, allowed: Iterable[str]) -> str:
+    """The sentence ` Did you mean 'x'?` for the nearest allowed word, or nothing."""
+    near = difflib.get_close_matches(str(word), [str(name) for name in allowed], n=1, cutoff=0.6)
+    return f" Did you mean '{near[0]}'?" if near else ""
