@@ -1,0 +1,42 @@
+"""Where a run file may be put: checked before anything is written, and nothing left behind when refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from circuitlab.errors import RunFileError
+from circuitlab.record.reader import HDF5_SIGNATURE
+
+
+def refuse_existing(path: Path, shown: str, overwrite: bool) -> None:
+    if path.is_dir():
+        raise RunFileError(f"{shown}: is a folder; give the name of a run file in it")
+    if not path.exists():
+        return
+    if not overwrite:
+        raise RunFileError(
+            f"{shown}: exists; continue it with --resume, replace it with --overwrite, or give another -o"
+        )
+    if not path.is_file():
+        raise RunFileError(f"{shown}: is not a regular file; give another -o")
+    with path.open("rb") as file:
+        start = file.read(len(HDF5_SIGNATURE))
+    if start and start != HDF5_SIGNATURE:
+        raise RunFileError(f"{shown}: is not a run file and is not overwritten; give another -o")
+
+
+def make_folders(folder: Path, shown: str) -> list[Path]:
+    missing: list[Path] = []
+    while not folder.exists() and folder != folder.parent:
+        missing.append(folder)
+        folder = folder.parent
+    made: list[Path] = []
+    try:
+        for path in reversed(missing):
+            path.mkdir(exist_ok=True)
+            made.append(path)
+    except OSError as error:
+        for path in reversed(made):
+            path.rmdir()
+        raise RunFileError(f"{shown}: its folder cannot be made: {error.strerror}") from error
+    return made
