@@ -1,0 +1,122 @@
+"""The circuit file: populations, projections, and how to read them with every mistake found in one go."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, PrivateAttr
+
+from circuitlab.errors import SpecError
+from circuitlab.spec.base import Model, parse, without_none
+from circuitlab.spec.circuit_checks import check_circuit
+from circuitlab.spec.kinds import expect
+from circuitlab.spec.populations import PopulationSpec
+from circuitlab.spec.projections import ConnectSpec, ProjectionSpec, WeightsSpec
+from circuitlab.spec.source import Source, read
+
+
+class CircuitSpec(Model):
+    """A circuit: populations of neurons and the projections between them."""
+
+    circuit: Annotated[str, Field(min_length=1)]
+    """Name of the circuit."""
+    description: str = ""
+    """What the circuit is, in a sentence."""
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] | None = None
+    """Seed of every random draw of the circuit; the experiment's seed unless given."""
+    populations: dict[str, PopulationSpec]
+    """The populations, by name."""
+    projections: dict[str, ProjectionSpec]
+    """The projections, by name."""
+
+    _folder: Path = PrivateAttr(default=Path())
+    _where: str = PrivateAttr(default="")
+
+    @property
+    def folder(self) -> Path:
+        """The folder that the file's paths are relative to."""
+        return self._folder
+
+    @property
+    def where(self) -> str:
+        """The file's name, for messages."""
+        return self._where
+
+    @property
+    def inputs(self) -> list[str]:
+        """Names of the input populations, in file order."""
+        return [name for name, population in self.populations.items() if population.type == "input"]
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of the output populations, in file order."""
+        return [name for name, population in self.populations.items() if population.type == "output"]
+
+    def resolved(self) -> dict[str, Any]:
+        """The whole file with every default written out; reading it gives the same circuit."""
+        head = without_none(self.model_dump(mode="json", include={"circuit", "description", "seed"}))
+        return {
+            **head,
+            "populations": {name: population.resolved() for name, population in self.populations.items()},
+            "projections": {name: projection.resolved() for name, projection in self.projections.items()},
+        }
+
+
+def load_circuit(
+    path: str | Path, *, text: str | None = None, folder: Path | None = None, allow_outside: bool = False
+) -> CircuitSpec:
+    """Read a circuit file.
+
+    Args:
+        path: the file; only its name for messages where `text` is given.
+        text: YAML to read in place of the file.
+        folder: what the file's paths are relative to; the file's own folder unless given.
+        allow_outside: whether files outside that folder may be read.
+
+    Raises:
+        SpecError: with every mistake of the file, in file order.
+    """
+    source = read(path, text)
+    spec = circuit_of(source, Path(path).parent if folder is None else folder, allow_outside=allow_outside)
+    if spec is None or source.found:
+        raise SpecError(source.problems)
+    return spec
+
+
+def circuit_of(source: Source, folder: Path, *, allow_outside: bool = False) -> CircuitSpec | None:
+    """The circuit in a source that was read; its mistakes are reported to the source."""
+    expect(source, "circuit")
+    _sites(source.data)
+    spec = parse(CircuitSpec, source.data, source)
+    check_circuit(source, folder, allow_outside)
+    if spec is not None:
+        spec._folder, spec._where = folder, source.name
+    return spec
+
+
+def _sites(data: dict[str, Any]) -> None:
+    """Write the default site of every projection, which hangs on the target's type."""
+    populations, projections = data.get("populations"), data.get("projections")
+    if not isinstance(populations, dict) or not isinstance(projections, dict):
+        return
+    for projection in projections.values():
+        if isinstance(projection, dict) and "site" not in projection:
+            target = (
+                populations.get(projection.get("target"))
+                if isinstance(projection.get("target"), str)
+                else None
+            )
+            if isinstance(target, dict) and target.get("type") == "pyramidal":
+                projection["site"] = "basal"
+
+
+__all__ = [
+    "CircuitSpec",
+    "ConnectSpec",
+    "PopulationSpec",
+    "ProjectionSpec",
+    "WeightsSpec",
+    "circuit_of",
+    "load_circuit",
+]

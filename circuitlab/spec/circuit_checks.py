@@ -1,0 +1,259 @@
+"""What must hold in a circuit file beyond the types of its keys: names that exist, sites, shapes, signs, files.
+
+The checks also run on a file whose other parts are wrong, so that all of its mistakes come out at once.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from circuitlab.spec.base import Model, described, failing, listed
+from circuitlab.spec.files import file_problem
+from circuitlab.spec.populations import PopulationSpec
+from circuitlab.spec.projection_checks import check_projection
+from circuitlab.spec.projections import ProjectionSpec
+from circuitlab.spec.source import Source, lookup
+
+RESERVED = ("residual", "iterations", "converged", "controller", "kinks", "target", "input")
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+Finding = tuple[tuple[str | int, ...], str, tuple[str, ...]]
+"""Where in the entry, what is wrong, and which of its keys the verdict rests on."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One population or projection: as written, as read (None where it cannot be), and the keys that were wrong."""
+
+    raw: Any
+    spec: Any
+    unsure: frozenset[str]
+
+    @property
+    def sure(self) -> Any:
+        """The spec where all of it could be read."""
+        return None if self.unsure else self.spec
+
+
+def entry_of(model: type[Model], raw: Any) -> Entry:
+    """Read an entry as far as it can be read: unknown keys are passed over, wrong ones take their defaults."""
+    try:
+        return Entry(raw, model.model_validate(raw), frozenset())
+    except ValidationError as error:
+        unsure, unknown = failing(error)
+    if not isinstance(raw, dict):
+        return Entry(raw, None, frozenset(unsure | {""}))
+    pruned = copy.deepcopy(raw)
+    for location in unknown:
+        parent = lookup(pruned, location[:-1])
+        if isinstance(parent, dict):
+            parent.pop(location[-1], None)
+    for key in unsure:
+        pruned.pop(key, None)
+    try:
+        return Entry(raw, model.model_validate(pruned), frozenset(unsure))
+    except ValidationError:
+        return Entry(raw, None, frozenset(unsure | {""}))
+
+
+def check_circuit(source: Source, folder: Path, allow_outside: bool) -> None:
+    """Report everything that is wrong with a circuit's meaning to the source."""
+    raw_populations, raw_projections = source.data.get("populations"), source.data.get("projections")
+    populations = _entries(PopulationSpec, raw_populations)
+    projections = _entries(ProjectionSpec, raw_projections)
+    for name, entry in populations.items():
+        _check_name(source, ("populations", name), name, RESERVED)
+        _publish(source, ("populations", name), entry, _check_population(entry))
+    for name, entry in projections.items():
+        _check_name(source, ("projections", name), name, ("step",))
+        if name.removesuffix("_bias") in populations and name.endswith("_bias"):
+            source.report(
+                ("projections", name),
+                f"the name is taken by the bias of '{name.removesuffix('_bias')}'; choose another",
+                at_key=True,
+            )
+        _publish(source, ("projections", name), entry, check_projection(entry, populations, projections))
+    for section, entries in (("populations", populations), ("projections", projections)):
+        for name, entry in entries.items():
+            for path, file in _files(entry):
+                problem = file_problem(folder, file, allow_outside)
+                if problem:
+                    source.report((section, name, *path), problem)
+    _check_whole(source, populations, projections)
+
+
+def _entries(model: type[Model], raw: Any) -> dict[str, Entry]:
+    return {name: entry_of(model, value) for name, value in raw.items()} if isinstance(raw, dict) else {}
+
+
+def _publish(source: Source, path: tuple[str, ...], entry: Entry, findings: Iterator[Finding]) -> None:
+    for inner, message, uses in findings:
+        if not entry.unsure & {*uses, *(str(part) for part in inner[:1])}:
+            source.report((*path, *inner), message, at_key=not source.knows((*path, *inner)) or not inner)
+
+
+def _check_name(source: Source, path: tuple[str, ...], name: str, reserved: tuple[str, ...]) -> None:
+    if not NAME.fullmatch(name):
+        source.report(
+            path,
+            f"{described(name)} is not a name; allowed: letters, digits, _ and -, a letter or _ first",
+            at_key=True,
+        )
+    elif name in reserved:
+        source.report(
+            path,
+            f"'{name}' is reserved for the run file; choose another name (reserved: {listed(reserved)})",
+            at_key=True,
+        )
+
+
+def _check_population(entry: Entry) -> Iterator[Finding]:
+    p: PopulationSpec | None = entry.spec
+    if p is None:
+        return
+    raw = entry.raw
+    if p.shape is not None and "size" in raw and math.prod(p.shape) != p.size:
+        yield (
+            ("shape",),
+            f"shape {list(p.shape)} holds {math.prod(p.shape)} neurons, but size is {p.size}; they must agree",
+            ("size",),
+        )
+    elif p.shape is not None and math.prod(p.shape) > 2**31 - 1:
+        yield ("shape",), f"shape {list(p.shape)} holds more than {2**31 - 1} neurons", ()
+    if p.type == "input":
+        for key, what in (
+            ("activation", "their activity is the data"),
+            ("tau", "they have no dynamics"),
+            ("controlled", "they receive no control"),
+            ("bias", "they have no bias"),
+        ):
+            if key in raw and not (key in ("controlled", "bias") and raw[key] is False):
+                yield (key,), f"inputs are clamped to the data, {what}; leave '{key}' out", ("type",)
+    yield from _check_bias(p)
+    if p.names is not None:
+        yield from _one_of(p.names, "names", ("file", "values"))
+        values = p.names.values
+        if values is not None and len(values) != p.size:
+            yield (
+                ("names",),
+                f"{len(values)} names for {p.size} neurons; one name each is wanted",
+                ("size", "shape"),
+            )
+        seen: set[str] = set()
+        for index, name in enumerate(values or ()):
+            if name in seen:
+                yield ("names", index), f"the name '{name}' stands twice; names differ", ()
+            seen.add(name)
+    if p.positions is not None:
+        yield from _check_positions(p)
+
+
+def _one_of(spec: Any, key: str, ways: tuple[str, ...]) -> Iterator[Finding]:
+    given = [way for way in ways if getattr(spec, way) is not None]
+    if len(given) != 1:
+        wanted = " or ".join("a list" if way == "values" else f"'{way}'" for way in ways)
+        found = " and ".join(f"'{way}'" for way in given) if given else "nothing"
+        yield (key,), f"{found} given; exactly one of {wanted} is wanted", ()
+
+
+def _check_bias(p: PopulationSpec) -> Iterator[Finding]:
+    if p.bias is None:
+        return
+    used = {"constant": {"value"}, "uniform": {"scale"}, "normal": {"scale"}, "file": {"file"}}.get(
+        p.bias.init, set()
+    )
+    for key in ("value", "scale", "file"):
+        given = getattr(p.bias, key) is not None
+        if given and key not in used:
+            yield (
+                ("bias", key),
+                f"bias '{p.bias.init}' takes no '{key}'; allowed: {listed(sorted(used | {'init', 'plastic'}))}",
+                (),
+            )
+        if not given and key in used:
+            yield ("bias",), f"bias '{p.bias.init}' needs '{key}'", ()
+
+
+def _check_positions(p: PopulationSpec) -> Iterator[Finding]:
+    positions = p.positions
+    assert positions is not None
+    yield from _one_of(positions, "positions", ("values", "file", "grid", "random"))
+    if positions.grid is not None and math.prod(positions.grid) != p.size:
+        yield (
+            ("positions", "grid"),
+            f"grid {list(positions.grid)} holds {math.prod(positions.grid)} neurons, but size is {p.size};"
+            " they must agree",
+            ("size", "shape"),
+        )
+    values = positions.values
+    if values is not None:
+        if len(values) != p.size:
+            yield (
+                ("positions",),
+                f"{len(values)} points for {p.size} neurons; one each is wanted",
+                ("size", "shape"),
+            )
+        if len({len(point) for point in values}) > 1:
+            yield (
+                ("positions",),
+                "points of different dimensions; every point has as many numbers as the first",
+                (),
+            )
+
+
+def _files(entry: Entry) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Every file an entry names, and where."""
+    if not isinstance(entry.raw, dict):
+        return
+    for key in ("names", "positions", "attributes", "bias", "weights", "connect"):
+        part = entry.raw.get(key)
+        file = (
+            part.get("file")
+            if isinstance(part, dict)
+            else part
+            if key in ("names", "positions", "attributes")
+            else None
+        )
+        if isinstance(file, str):
+            yield (key, "file") if isinstance(part, dict) else (key,), file
+
+
+def _check_whole(source: Source, populations: dict[str, Entry], projections: dict[str, Entry]) -> None:
+    types = {entry.raw.get("type") if isinstance(entry.raw, dict) else None for entry in populations.values()}
+    known = {"input", "unit", "pyramidal", "interneuron", "output"}
+    if isinstance(source.data.get("populations"), dict) and types <= known:
+        for kind in ("input", "output"):
+            if kind not in types:
+                source.report(
+                    ("populations",),
+                    f"no {kind} population; a circuit needs at least one of type '{kind}'",
+                    at_key=True,
+                )
+    targets = {
+        entry.raw.get("target")
+        for entry in projections.values()
+        if isinstance(entry.raw, dict) and isinstance(entry.raw.get("target"), str)
+    }
+    complete = all(
+        isinstance(entry.raw, dict) and entry.raw.get("target") in populations
+        for entry in projections.values()
+    )
+    for name, entry in populations.items():
+        if (
+            isinstance(entry.raw, dict)
+            and entry.raw.get("type") == "output"
+            and name not in targets
+            and complete
+        ):
+            source.report(
+                ("populations", name),
+                f"an output that no projection reaches; give it a projection with 'target: {name}'",
+                at_key=True,
+            )

@@ -1,0 +1,91 @@
+"""Quantities with units, written as text: `10 ms`, `0.5 /s`; a bare number is refused, since it hides its unit."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, WithJsonSchema
+
+UNITS = {
+    "time": {"s": 1000.0, "ms": 1.0, "us": 1e-3, "µs": 1e-3, "μs": 1e-3, "min": 60_000.0},
+    "rate": {"Hz": 1.0, "kHz": 1000.0, "/s": 1.0, "1/s": 1.0, "/ms": 1000.0, "1/ms": 1000.0},
+}
+"""Units of each dimension, in milliseconds and in 1/s."""
+
+EXAMPLES = {"time": "'10 ms'", "rate": "'0.5 /s'"}
+SHOWN = {"time": "s, ms, us, min", "rate": "Hz, kHz, /s, /ms"}
+NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+PATTERN = {"time": rf"^\s*{NUMBER}\s*(s|ms|us|µs|min)\s*$", "rate": rf"^\s*{NUMBER}\s*(Hz|kHz|1?/m?s)\s*$"}
+
+
+def parse(value: Any, dimension: str) -> float:
+    """A quantity's magnitude in the base unit of its dimension: milliseconds for a time, 1/s for a rate.
+
+    Raises:
+        ValueError: no number, no unit, a unit of another dimension, or an infinite magnitude.
+    """
+    wanted = f"a {dimension} with its unit, such as {EXAMPLES[dimension]} (units: {SHOWN[dimension]})"
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        raise ValueError(f"{value} has no unit; write {wanted}")
+    match = re.fullmatch(rf"\s*({NUMBER})\s*(\S*)\s*", value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(f"not a quantity; write {wanted}")
+    number, unit = float(match[1]), match[2]
+    if not unit:
+        raise ValueError(f"'{value}' has no unit; write {wanted}")
+    for other, units in UNITS.items():
+        if unit in units and other != dimension:
+            raise ValueError(f"'{value}' is a {other}; write {wanted}")
+    if unit not in UNITS[dimension]:
+        raise ValueError(f"no unit '{unit}'; write {wanted}")
+    magnitude = number * UNITS[dimension][unit]
+    if not math.isfinite(magnitude):
+        raise ValueError(f"'{value}' is not finite")
+    return magnitude
+
+
+def milliseconds(value: Any) -> float:
+    """A positive time in ms."""
+    time = parse(value, "time")
+    if time <= 0:
+        raise ValueError(f"'{value}' must be greater than zero")
+    return time
+
+
+def time_text(ms: float) -> str:
+    """A time as it is written in a file: 10.0 gives `10 ms`; reading it again gives the same number."""
+    return f"{int(ms) if ms == int(ms) else repr(ms)} ms"
+
+
+Milliseconds = Annotated[
+    float,
+    BeforeValidator(milliseconds),
+    WithJsonSchema({"type": "string", "pattern": PATTERN["time"], "examples": ["10 ms"]}),
+]
+"""A time in milliseconds, read from text such as `10 ms`."""
+
+
+class Every(tuple[int, str]):
+    """How often something is recorded: (count, "steps" | "epochs")."""
+
+
+def count_of(value: Any, words: tuple[str, ...]) -> tuple[int, str]:
+    """`50 steps` or `1 epoch` as a number and the plural word."""
+    shown = " or ".join(f"'{example} {word}'" for word in words for example in [50 if word == "steps" else 1])
+    wanted = shown.replace("1 epochs", "1 epoch")
+    match = re.fullmatch(r"\s*(\d+)\s*([a-z]+)\s*", value) if isinstance(value, str) else None
+    if match is None:
+        bare = isinstance(value, int) and not isinstance(value, bool)
+        raise ValueError(
+            f"{value} has no unit; write {wanted}"
+            if bare
+            else f"not a count of {' or '.join(words)}; write {wanted}"
+        )
+    word = match[2] if match[2].endswith("s") else match[2] + "s"
+    if word not in words:
+        raise ValueError(f"no unit '{match[2]}'; write {wanted}")
+    if int(match[1]) < 1:
+        raise ValueError(f"'{value}' must be at least 1")
+    return int(match[1]), word

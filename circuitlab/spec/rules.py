@@ -1,0 +1,267 @@
+"""The connection rules and the weight initialisations: names, parameters, defaults and ranges, each stated once.
+
+Names and meanings are NEST's where NEST has the rule. The graph's builder draws from `ConnectSpec.parameters`, which hold
+every parameter of the rule; the JSON Schema is made from the same classes.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field
+
+from circuitlab.spec.base import MAX_INT, Model
+
+Count = Annotated[int, Field(ge=1, le=MAX_INT)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+def _pair(value: Any) -> Any:
+    """A number stands for the same in both directions: 3 is [3, 3]."""
+    return (value, value) if isinstance(value, int) and not isinstance(value, bool) else _tuple(value)
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+Pair = Annotated[tuple[Count, Count], BeforeValidator(_pair, json_schema_input_type=Count | list[Count])]
+Padding = Annotated[
+    tuple[Annotated[int, Field(ge=0, le=MAX_INT)], Annotated[int, Field(ge=0, le=MAX_INT)]],
+    BeforeValidator(_pair, json_schema_input_type=Annotated[int, Field(ge=0)] | list[int]),
+]
+Extent = Annotated[tuple[Positive, ...], BeforeValidator(_tuple), Field(min_length=1, max_length=3)]
+
+
+class Rule(Model):
+    """A connection rule's parameters."""
+
+    recurrent_only: ClassVar[bool] = False
+    """Whether source and target must be the same population."""
+    equal_sizes: ClassVar[bool] = False
+    """Whether source and target must have equally many neurons."""
+
+
+class AllToAll(Rule):
+    """Every source neuron to every target neuron."""
+
+    allow_autapses: bool = True
+    """Whether a neuron may connect to itself."""
+
+
+class OneToOne(Rule):
+    """Neuron i to neuron i; both populations have the same size."""
+
+    equal_sizes: ClassVar[bool] = True
+
+
+class FixedIndegree(Rule):
+    """Every target neuron gets exactly `indegree` synapses from sources drawn at random."""
+
+    indegree: Count
+    """Synapses that arrive at each target neuron."""
+    allow_autapses: bool = True
+    """Whether a neuron may connect to itself."""
+    allow_multapses: bool = True
+    """Whether a pair of neurons may be joined by more than one synapse."""
+
+
+class FixedOutdegree(Rule):
+    """Every source neuron makes exactly `outdegree` synapses onto targets drawn at random."""
+
+    outdegree: Count
+    """Synapses that leave each source neuron."""
+    allow_autapses: bool = True
+    """Whether a neuron may connect to itself."""
+    allow_multapses: bool = True
+    """Whether a pair of neurons may be joined by more than one synapse."""
+
+
+class FixedTotalNumber(Rule):
+    """Exactly `N` synapses between sources and targets drawn at random."""
+
+    N: Count
+    """Synapses of the whole projection."""
+    allow_autapses: bool = True
+    """Whether a neuron may connect to itself."""
+    allow_multapses: bool = True
+    """Whether a pair of neurons may be joined by more than one synapse."""
+
+
+class PairwiseBernoulli(Rule):
+    """Every pair is joined with probability `p`, independently."""
+
+    p: Probability
+    """Probability of a synapse for each pair."""
+    allow_autapses: bool = True
+    """Whether a neuron may connect to itself."""
+
+
+class PairwisePoisson(Rule):
+    """Every pair gets a Poisson number of synapses with mean `pairwise_avg_num_conns`."""
+
+    pairwise_avg_num_conns: Annotated[float, Field(ge=0, le=1000)]
+    """Mean number of synapses of each pair."""
+    allow_autapses: bool = True
+    """Whether a neuron may connect to itself."""
+
+
+class SymmetricPairwiseBernoulli(Rule):
+    """Every pair of neurons of one population is joined with probability `p`, in both directions at once."""
+
+    recurrent_only: ClassVar[bool] = True
+
+    p: Probability
+    """Probability that a pair is joined."""
+    make_symmetric: Literal[True] = True
+    """Both directions are made together; only true is possible."""
+    allow_autapses: Literal[False] = False
+    """Only false is possible."""
+
+
+class DistanceDependent(Rule):
+    """Every pair is joined with a probability that falls with the distance d of the two neurons' positions.
+
+    gaussian: p exp(-d^2 / (2 length^2)); exponential: p exp(-d / length); linear: p max(0, 1 - d / length);
+    constant: p where d <= length, else 0. Beyond `cutoff` the probability is 0.
+    """
+
+    kernel: Literal["gaussian", "exponential", "linear", "constant"] = "gaussian"
+    """How the probability falls with distance."""
+    p: Probability = 1.0
+    """Probability at distance 0."""
+    length: Positive
+    """Length scale, in the units of the positions."""
+    cutoff: Positive | None = None
+    """Distance beyond which no synapse is made, in the units of the positions."""
+    periodic: Extent | None = None
+    """Extent of a space that closes on itself, one number per dimension: distances are then taken around it."""
+    allow_autapses: bool = True
+    """Whether a neuron may connect to itself."""
+
+
+class SmallWorld(Rule):
+    """Watts and Strogatz's ring: every neuron to its `k` nearest neighbours, each synapse rewired with probability `p`."""
+
+    recurrent_only: ClassVar[bool] = True
+
+    k: Annotated[int, Field(ge=2, le=MAX_INT)]
+    """Neighbours of each neuron on the ring (an odd number counts as the even one below)."""
+    p: Probability
+    """Probability that a synapse is rewired."""
+
+
+class ScaleFree(Rule):
+    """A directed scale-free graph (Bollobas et al. 2003), as networkx grows it; alpha + beta + gamma = 1."""
+
+    recurrent_only: ClassVar[bool] = True
+
+    alpha: Probability = 0.41
+    """Probability of a new neuron that projects to an old one, chosen by in-degree."""
+    beta: Probability = 0.54
+    """Probability of a synapse between old neurons."""
+    gamma: Probability = 0.05
+    """Probability of a new neuron that an old one, chosen by out-degree, projects to."""
+    allow_autapses: bool = True
+    """Whether a neuron may connect to itself."""
+
+
+class Networkx(Rule):
+    """Any graph generator of networkx, by name, with its own arguments; source and target have the same size.
+
+    The number of nodes `n` is the population's size unless given; `seed` comes from the projection's own stream.
+    """
+
+    equal_sizes: ClassVar[bool] = True
+
+    generator: str
+    """Name of the generator (`random_regular_graph`); its arguments stand beside it."""
+    arguments: dict[str, Any] = {}
+    """The generator's arguments."""
+    allow_autapses: bool = True
+    """Whether a neuron may connect to itself."""
+
+    @classmethod
+    def normalise(cls, data: dict[str, Any]) -> dict[str, Any]:
+        arguments = {key: value for key, value in data.items() if key not in cls.model_fields}
+        given = data.get("arguments", {})
+        known = {key: value for key, value in data.items() if key in cls.model_fields}
+        return {**known, "arguments": {**given, **arguments}} if isinstance(given, dict) else data
+
+
+class Convolution(Rule):
+    """Shared weights slid over the source's shape [channels, height, width]; channels follow from the two shapes."""
+
+    kernel: Pair
+    """Height and width of the window (one number for a square)."""
+    stride: Pair = (1, 1)
+    """Steps of the window."""
+    padding: Padding = (0, 0)
+    """Zeros put around the source."""
+
+
+class Pool(Rule):
+    """The mean over windows of the source's shape [channels, height, width], channel by channel."""
+
+    kernel: Pair
+    """Height and width of the window (one number for a square)."""
+    stride: Pair
+    """Steps of the window; the window's own size unless given."""
+
+    @classmethod
+    def normalise(cls, data: dict[str, Any]) -> dict[str, Any]:
+        return {**data, "stride": data["kernel"]} if "stride" not in data and "kernel" in data else data
+
+
+class Transpose(Rule):
+    """The synapses of another projection, turned round."""
+
+    of: str
+    """The projection that is turned round; its source is this one's target."""
+
+
+class Explicit(Rule):
+    """Every synapse from a file: CSV, npz, GraphML or SONATA edges; neurons by index or by name."""
+
+    file: str
+    """The file of edges; CSV columns `source,target` (or `pre,post`) and optionally `weight`."""
+    population: str | None = None
+    """Which edge population of a SONATA file; needed only where it holds more than one."""
+
+
+RULES: dict[str, type[Rule]] = {
+    "all_to_all": AllToAll,
+    "one_to_one": OneToOne,
+    "fixed_indegree": FixedIndegree,
+    "fixed_outdegree": FixedOutdegree,
+    "fixed_total_number": FixedTotalNumber,
+    "pairwise_bernoulli": PairwiseBernoulli,
+    "pairwise_poisson": PairwisePoisson,
+    "symmetric_pairwise_bernoulli": SymmetricPairwiseBernoulli,
+    "distance_dependent": DistanceDependent,
+    "small_world": SmallWorld,
+    "scale_free": ScaleFree,
+    "networkx": Networkx,
+    "convolution": Convolution,
+    "pool": Pool,
+    "transpose": Transpose,
+    "explicit": Explicit,
+}
+
+INITS: dict[str, dict[str, float | None]] = {
+    "torch_linear": {"gain": 1.0},
+    "xavier_uniform": {"gain": 1.0},
+    "xavier_normal": {"gain": 1.0},
+    "kaiming_uniform": {"gain": 2**0.5},
+    "kaiming_normal": {"gain": 2**0.5},
+    "normal": {"mean": 0.0, "std": None},
+    "uniform": {"low": None, "high": None},
+    "lognormal": {"mean": 0.0, "std": 1.0},
+    "constant": {"value": None},
+    "zeros": {},
+    "transpose": {},
+    "file": {},
+}
+"""The numbers each initialisation takes and their defaults; None where the default hangs on the graph (1/sqrt(fan_in)),
+and for `value`, which must be given."""

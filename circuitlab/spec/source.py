@@ -1,0 +1,384 @@
+"""YAML 1.2 text read with the line and column of every key and value, so that every mistake can be shown where it is.
+
+One document per file, keys are text and stand once, anchors, aliases and `<<` merges are understood, tags are not.
+Aliases are expanded, so their size and depth are bounded: a small file cannot fill the memory.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.composer import Composer, ComposerError, MaxDepthExceededError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.events import AliasEvent
+from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
+from ruamel.yaml.reader import ReaderError
+
+from circuitlab.errors import Problem, SpecError
+
+Path_ = tuple["str | int", ...]
+"""The way from the top of a file to a value: keys and list positions."""
+
+MAX_BYTES = 10_000_000
+MAX_NODES = 100_000
+MAX_DEPTH = 64
+MAX_PROBLEMS = 1000
+TAG = "tag:yaml.org,2002:"
+NOT_TEXT = (
+    (b"\x89HDF", "an HDF5 file"),
+    (b"\x1f\x8b", "a gzip archive"),
+    (b"PK\x03\x04", "a zip or npz archive"),
+    (b"\x93NUMPY", "a numpy array"),
+    (b"\x89PNG", "a PNG picture"),
+    (b"%PDF", "a PDF document"),
+)
+
+
+def dotted(path: Sequence[str | int]) -> str:
+    """A path as the user reads it: `projections.l4_l23.connect.kernel[1]`."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+@dataclass
+class Source:
+    """A file's plain data, where each part of it stands, and the mistakes found in it so far.
+
+    Args:
+        name: the file as the user named it.
+        data: what the file says, as dict, list, str, int, float, bool and None.
+        values, keys: 1-based (line, column) of every value, and of the key it stands under.
+        overridden: parts replaced from the command line, and what to call them in messages.
+    """
+
+    name: str
+    data: Any = None
+    values: dict[Path_, tuple[int, int]] = field(default_factory=dict)
+    keys: dict[Path_, tuple[int, int]] = field(default_factory=dict)
+    overridden: dict[Path_, str] = field(default_factory=dict)
+    found: list[tuple[tuple[int, int, int], Problem]] = field(default_factory=list)
+
+    def report(self, path: Sequence[str | int], message: str, *, at_key: bool = False) -> None:
+        """Keep a mistake; it is shown at the value, or at the key for a key that is wrong itself."""
+        path = tuple(path)
+        for length in range(len(path), 0, -1):
+            if path[:length] in self.overridden:
+                where, rest = self.overridden[path[:length]], path[length:]
+                self._keep((-1, 0, 0), Problem(where, dotted(rest), message))
+                return
+        place = self.keys.get(path) if at_key else None
+        for length in range(len(path), -1, -1):
+            place = place or self.values.get(path[:length])
+        line, column = place or (0, 0)
+        where = f"{self.name}:{line}:{column}" if place else self.name
+        self._keep((0, line, column), Problem(where, dotted(path), message))
+
+    def _keep(self, order: tuple[int, int, int], problem: Problem) -> None:
+        if all(problem != other for _, other in self.found[-20:]):
+            self.found.append((order, problem))
+
+    @property
+    def problems(self) -> list[Problem]:
+        """Every mistake, in file order, what came from the command line first."""
+        return [problem for _, problem in sorted(self.found, key=lambda entry: entry[0])]
+
+    def knows(self, path: Sequence[str | int]) -> bool:
+        """Whether the file itself, or an override, holds this path."""
+        return tuple(path) in self.values or any(
+            tuple(path[:n]) in self.overridden for n in range(1, len(path) + 1)
+        )
+
+
+@dataclass(frozen=True)
+class _Alias:
+    node: Any
+    start_mark: Any
+
+
+class _BoundedComposer(Composer):
+    """ruamel's composer with a bound on the number of nodes, and aliases that know where they stand."""
+
+    def __init__(self, loader: Any = None) -> None:
+        super().__init__(loader)
+        self.warn_double_anchors = False
+        self.nodes = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        self.nodes += 1
+        mark = self.parser.peek_event().start_mark
+        if self.nodes > MAX_NODES:
+            raise ComposerError(None, None, f"more than {MAX_NODES} values in one file", mark)
+        alias = self.parser.check_event(AliasEvent)
+        node = super().compose_node(parent, index)
+        return _Alias(node, mark) if alias else node
+
+
+def read_bytes(path: Path, name: str) -> bytes:
+    """The file's content, or one clear line why there is none."""
+    try:
+        with path.open("rb") as stream:
+            raw = stream.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise SpecError([Problem(name, "", f"no such file.{_neighbour(path)}")]) from None
+    except IsADirectoryError:
+        raise SpecError([Problem(name, "", "a folder; a YAML file is wanted")]) from None
+    except PermissionError:
+        raise SpecError([Problem(name, "", "permission to read this file is missing")]) from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise SpecError([Problem(name, "", f"cannot be read ({str(reason).lower()})")]) from None
+    if len(raw) > MAX_BYTES:
+        raise SpecError(
+            [
+                Problem(
+                    name,
+                    "",
+                    f"larger than {MAX_BYTES // 1_000_000} MB; put names, positions, edges and"
+                    " weights into files of their own",
+                )
+            ]
+        )
+    return raw
+
+
+def _neighbour(path: Path) -> str:
+    try:
+        names = [entry.name for entry in path.parent.iterdir() if entry.is_file()]
+    except OSError:
+        return ""
+    near = difflib.get_close_matches(path.name, names, n=1, cutoff=0.7)
+    return f" Did you mean '{near[0]}'?" if near else ""
+
+
+def decode(raw: bytes, name: str) -> str:
+    """The text of a UTF-8 file; anything else is named for what it is."""
+    for start, what in NOT_TEXT:
+        if raw.startswith(start):
+            raise SpecError([Problem(name, "", f"{what}; a YAML file is wanted")])
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        byte = raw[error.start]
+        raise SpecError(
+            [Problem(f"{name}:{line}", "", f"not UTF-8 text (byte 0x{byte:02x}); save the file as UTF-8")]
+        ) from None
+    if "\0" in text:
+        raise SpecError([Problem(name, "", "a binary file; a YAML file is wanted")])
+    return text
+
+
+def read(path: str | Path, text: str | None = None) -> Source:
+    """Read a YAML file, or a text under the name `path`.
+
+    Raises:
+        SpecError: the file cannot be read at all. Mistakes that leave the rest readable (keys that stand twice, keys
+            that are no text, tags) are kept in the source's problems, for the caller to add to.
+    """
+    name = str(path)
+    text = decode(read_bytes(Path(path), name), name) if text is None else text
+    source = Source(name)
+    root = compose(text, name)
+    if root is None or (isinstance(root, ScalarNode) and str(root.tag) == TAG + "null"):
+        raise SpecError([Problem(name, "", "an empty file; a mapping (key: value) is wanted")])
+    source.data = _Builder(source).build(root, (), ())
+    return source
+
+
+def parse_value(text: str, name: str) -> Any:
+    """One YAML value, as given on the command line."""
+    root = compose(text, name)
+    if root is None:
+        return None
+    source = Source(name)
+    value = _Builder(source).build(root, (), ())
+    if source.found:
+        raise SpecError([Problem(name, problem.path, problem.message) for problem in source.problems])
+    return value
+
+
+def compose(text: str, name: str) -> Any:
+    """The node graph of the only document, or None for an empty text."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Composer = _BoundedComposer
+    yaml.max_depth = MAX_DEPTH
+    try:
+        return yaml.compose(text)
+    except MaxDepthExceededError as error:
+        message, mark = f"nested more than {MAX_DEPTH} deep", error.problem_mark
+    except MarkedYAMLError as error:
+        message, mark = _plain(error), error.problem_mark or error.context_mark
+    except ReaderError as error:
+        line = text[: error.position].count("\n") + 1
+        column = error.position - text.rfind("\n", 0, error.position)
+        code = error.character if isinstance(error.character, int) else ord(error.character)
+        raise SpecError(
+            [
+                Problem(
+                    f"{name}:{line}:{column}",
+                    "",
+                    f"a control character (U+{code:04X}) that YAML does not allow",
+                )
+            ]
+        ) from None
+    except (YAMLError, ValueError, OverflowError, AssertionError, IndexError, NotImplementedError) as error:
+        raise SpecError([Problem(name, "", f"not valid YAML: {' '.join(str(error).split())}")]) from None
+    where = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark is not None else name
+    raise SpecError([Problem(where, "", message)]) from None
+
+
+def _plain(error: MarkedYAMLError) -> str:
+    problem = " ".join(str(error.problem or error.context).split())
+    if "'\\t'" in problem:
+        return "not valid YAML: a tab; indent with spaces"
+    if problem == "but found another document":
+        return "a second document; one document per file is allowed, without '---' between"
+    if problem.startswith(("more than", "found undefined alias")):
+        return problem
+    context = f"{' '.join(str(error.context).split())}, " if error.context and error.problem else ""
+    return f"not valid YAML: {context}{problem}; check the indentation, colons and brackets here"
+
+
+class _Builder:
+    """Plain data from the node graph, with positions."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.nodes = 0
+
+    def build(self, node: Any, path: Path_, inside: tuple[int, ...]) -> Any:
+        """The value of a node; `inside` holds the nodes around it, to see an alias that contains itself."""
+        mark = node.start_mark
+        self.source.values[path] = (mark.line + 1, mark.column + 1)
+        node = node.node if isinstance(node, _Alias) else node
+        self.nodes += 1
+        if self.nodes > MAX_NODES:
+            self._stop(mark, f"more than {MAX_NODES} values once its aliases are expanded")
+        if id(node) in inside:
+            self._stop(mark, "an alias that contains itself")
+        if len(inside) > MAX_DEPTH:
+            self._stop(mark, f"nested more than {MAX_DEPTH} deep")
+        if isinstance(node, ScalarNode):
+            return self._scalar(node, path)
+        inside = (*inside, id(node))
+        if str(node.tag) not in (TAG + "map", TAG + "seq"):
+            self.source.report(path, f"tag '{_tag(node)}'; tags are not allowed in this file")
+        if isinstance(node, SequenceNode):
+            return [self.build(child, (*path, index), inside) for index, child in enumerate(node.value)]
+        return self._mapping(node, path, inside)
+
+    def _stop(self, mark: Any, message: str) -> None:
+        where = f"{self.source.name}:{mark.line + 1}:{mark.column + 1}"
+        raise SpecError([Problem(where, "", message)])
+
+    def _mapping(self, node: MappingNode, path: Path_, inside: tuple[int, ...]) -> dict[str, Any]:
+        data: dict[str, Any] = {}
+        merged: list[Any] = []
+        for key_node, value_node in node.value:
+            mark = key_node.start_mark
+            key_node = key_node.node if isinstance(key_node, _Alias) else key_node
+            if str(key_node.tag) == TAG + "merge":
+                merged.append(value_node)
+                continue
+            key = key_node.value if isinstance(key_node, ScalarNode) else "?"
+            place, here = (mark.line + 1, mark.column + 1), (*path, key)
+            if not isinstance(key_node, ScalarNode) or str(key_node.tag) not in (
+                TAG + "str",
+                TAG + "timestamp",
+            ):
+                self.source.keys[here] = place
+                what = {TAG + "null": "empty", TAG + "bool": "true or false"}.get(
+                    str(key_node.tag), "a number"
+                )
+                what = what if isinstance(key_node, ScalarNode) else "a list or mapping"
+                self.source.report(
+                    here, f"a key that is {what}; keys are text (put it in quotes)", at_key=True
+                )
+                if not isinstance(key_node, ScalarNode):
+                    continue
+            if key in data:
+                first = self.source.keys[here][0]
+                self.source.keys[here] = place
+                self.source.report(
+                    here, f"the key stands twice (first in line {first}); once is allowed", at_key=True
+                )
+                continue
+            self.source.keys[here] = place
+            data[key] = self.build(value_node, here, inside)
+        for value_node in merged:
+            for part in self._merged(value_node, path):
+                extra = (
+                    self._mapping(part, path, (*inside, id(part)))
+                    if id(part) not in inside
+                    else self._stop(value_node.start_mark, "an alias that contains itself")
+                )
+                data = {**(extra or {}), **data}
+        return data
+
+    def _merged(self, node: Any, path: Path_) -> Iterator[MappingNode]:
+        inner = node.node if isinstance(node, _Alias) else node
+        parts = inner.value if isinstance(inner, SequenceNode) else [inner]
+        for part in parts:
+            part = part.node if isinstance(part, _Alias) else part
+            if isinstance(part, MappingNode):
+                yield part
+            else:
+                mark = node.start_mark
+                self.source.values[(*path, "<<")] = (mark.line + 1, mark.column + 1)
+                self.source.report((*path, "<<"), "only a mapping can be merged")
+
+    def _scalar(self, node: ScalarNode, path: Path_) -> Any:
+        tag, value = str(node.tag), str(node.value)
+        if tag in (TAG + "str", TAG + "timestamp", TAG + "merge"):
+            return value
+        if tag == TAG + "null":
+            return None
+        if tag == TAG + "bool":
+            return value.lower() == "true"
+        try:
+            if tag == TAG + "int":
+                return _integer(value)
+            if tag == TAG + "float":
+                return float(
+                    value.replace("_", "")
+                    .replace(".inf", "inf")
+                    .replace(".nan", "nan")
+                    .replace(".Inf", "inf")
+                    .replace(".INF", "inf")
+                    .replace(".NaN", "nan")
+                    .replace(".NAN", "nan")
+                )
+        except ValueError:
+            self.source.report(path, "a number that cannot be read")
+            return None
+        self.source.report(path, f"tag '{_tag(node)}'; tags are not allowed in this file")
+        return value
+
+
+def _integer(value: str) -> int:
+    digits = value.replace("_", "")
+    base = {"0x": 16, "0o": 8, "0b": 2}.get(digits.lstrip("+-")[:2].lower(), 10)
+    return int(digits, base)
+
+
+def _tag(node: Any) -> str:
+    return str(node.tag).replace(TAG, "!!")
+
+
+def lookup(data: Any, path: Sequence[str | int]) -> Any:
+    """The part of plain data at a path, or None where there is none."""
+    for part in path:
+        if isinstance(part, str) and isinstance(data, Mapping):
+            data = data.get(part)
+        elif isinstance(part, int) and isinstance(data, list) and part < len(data):
+            data = data[part]
+        else:
+            return None
+    return data
