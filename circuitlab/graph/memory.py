@@ -1,0 +1,109 @@
+"""How much memory a circuit needs and how much there is, so that a circuit too large is refused before it is drawn."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from circuitlab.errors import CircuitError
+
+GRAPH_BYTES = 28
+COMPILED_BYTES = 24
+LIMIT_VARIABLE = "CIRCUITLAB_MEMORY_LIMIT"
+
+_UNITS = {
+    "": 1,
+    "k": 10**3,
+    "m": 10**6,
+    "g": 10**9,
+    "t": 10**12,
+    "ki": 2**10,
+    "mi": 2**20,
+    "gi": 2**30,
+    "ti": 2**40,
+}
+
+
+def available_memory() -> float:
+    """Bytes of memory that may be used: the variable CIRCUITLAB_MEMORY_LIMIT ("8 GB"), else what the machine has free.
+
+    Free is MemAvailable of Linux and what the control group leaves; elsewhere the machine's physical memory.
+    """
+    if text := os.environ.get(LIMIT_VARIABLE):
+        match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kmgt]i?)?b?\s*", text.lower())
+        if match is None:
+            raise CircuitError(
+                f"the environment variable {LIMIT_VARIABLE} is '{text}'; write an amount such as '8 GB'"
+            )
+        return float(match[1]) * _UNITS[match[2] or ""]
+    return min(_machine_memory(), _control_group_memory())
+
+
+def gigabytes(amount: float) -> str:
+    """Bytes as text for messages: `52 GB`, `0.5 GB`."""
+    value = amount / 1e9
+    return f"{value:,.0f} GB" if value >= 10 else f"{value:.2g} GB"
+
+
+def refuse_too_large(expected: Mapping[str, tuple[str, float]]) -> None:
+    """Refuse a circuit whose synapses would not fit into memory.
+
+    Args:
+        expected: projection name -> (rule, expected number of synapses).
+
+    Raises:
+        CircuitError: it would take more than the memory available.
+    """
+    if not expected:
+        return
+    total = sum(count for _, count in expected.values())
+    need, limit = total * (GRAPH_BYTES + COMPILED_BYTES), available_memory()
+    if need <= limit:
+        return
+    name = max(expected, key=lambda key: expected[key][1])
+    rule, count = expected[name]
+    own = count * (GRAPH_BYTES + COMPILED_BYTES)
+    message = f"projections.{name}: {rule} makes {count:,.0f} synapses, about {gigabytes(own)}; "
+    if own <= limit:
+        message += f"the whole circuit has {total:,.0f}, about {gigabytes(need)}; "
+    message += f"{gigabytes(limit)} are available; use "
+    message += (
+        "fewer synapses"
+        if rule == "fixed_indegree"
+        else "a sparse rule such as {rule: fixed_indegree, indegree: 100}"
+    )
+    raise CircuitError(message)
+
+
+def _machine_memory() -> float:
+    try:
+        text = Path("/proc/meminfo").read_text()
+    except OSError:
+        return (
+            float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+            if hasattr(os, "sysconf")
+            else float("inf")
+        )
+    match = re.search(r"^MemAvailable:\s+(\d+) kB", text, re.MULTILINE)
+    return float(match[1]) * 1024 if match else float("inf")
+
+
+def _control_group_memory(root: Path = Path("/sys/fs/cgroup")) -> float:
+    """What a container's control group (version 2, else 1) leaves; infinite where there is no limit."""
+    for folder, limit, used, cache in (
+        (root, "memory.max", "memory.current", "inactive_file"),
+        (root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        try:
+            limit_text = (folder / limit).read_text().strip()
+            used_bytes = int((folder / used).read_text())
+            statistics = (folder / "memory.stat").read_text()
+        except (OSError, ValueError):
+            continue
+        if not limit_text.isdigit():
+            continue
+        reclaimable = re.search(rf"^{cache} (\d+)$", statistics, re.MULTILINE)
+        return max(float(int(limit_text) - used_bytes + (int(reclaimable[1]) if reclaimable else 0)), 0.0)
+    return float("inf")
