@@ -1,0 +1,69 @@
+"""`circuitlab validate`: every mistake of every file, each with its line."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from circuitlab.cli.common import AllowOutside, AsJson, print_json, say
+from circuitlab.errors import CircuitlabError, SpecError
+
+
+def validate(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="Circuit and experiment files (YAML).")
+    ],
+    as_json: AsJson = False,
+    allow_outside: AllowOutside = False,
+) -> None:
+    """Check circuit and experiment files: every mistake in one go, with its line and what is allowed.
+
+    The circuit is also built, so that a connection rule that cannot be satisfied is found here and not in the run.
+    """
+    reports = [_check(file, allow_outside) for file in files]
+    if as_json:
+        print_json(reports)
+    else:
+        for report in reports:
+            for problem in report["problems"]:
+                print(problem, file=sys.stderr)
+            for warning in report["warnings"]:
+                say(f"{report['file']}: warning: {warning}")
+            if report["ok"]:
+                say(f"{report['file']}: ok ({report['what']})")
+    if not all(report["ok"] for report in reports):
+        raise typer.Exit(1)
+
+
+def _check(file: Path, allow_outside: bool) -> dict[str, Any]:
+    """What is in a file, or what is wrong with it."""
+    from circuitlab.graph.build import build
+    from circuitlab.spec.circuit import load_circuit
+    from circuitlab.spec.experiment import load_experiment
+    from circuitlab.spec.kinds import kind_of
+
+    report: dict[str, Any] = {"file": str(file), "ok": True, "what": "", "problems": [], "warnings": []}
+    try:
+        kind = kind_of(file)
+        if kind == "circuit":
+            experiment, circuit = None, load_circuit(file, allow_outside=allow_outside)
+        else:
+            experiment = load_experiment(file, allow_outside=allow_outside)
+            circuit = experiment.circuit
+        build(circuit, seed=0 if experiment is None else experiment.seed)
+    except SpecError as error:
+        report |= {"ok": False, "problems": [str(problem) for problem in error.problems]}
+        return report
+    except CircuitlabError as error:
+        report |= {"ok": False, "problems": [f"{file}: {error}"]}
+        return report
+    size = f"{_count(circuit.populations, 'population')}, {_count(circuit.projections, 'projection')}"
+    report["what"] = f"{kind}; {size}" if experiment is None else f"{kind}; circuit {circuit.circuit}, {size}"
+    return report
+
+
+def _count(things: Any, word: str) -> str:
+    return f"{len(things)} {word}{'' if len(things) == 1 else 's'}"

@@ -1,0 +1,256 @@
+"""Where a circuit's populations stand in its drawing, and the way each projection takes between them.
+
+Lengths are in inches, x to the right, y upwards. Columns follow the flow of rates from the inputs (left) to the
+outputs (right); interneurons stand beside the population they mainly inhibit.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+
+import networkx as nx
+
+from circuitlab.graph.circuit import Circuit, Projection
+
+SOMA_HEIGHT, DENDRITE_HEIGHT = 0.6, 0.26
+APICAL_STEM, BASAL_STEM = 0.18, 0.1
+ROW_GAP, COLUMN_GAP, MAX_ROWS = 0.42, 0.9, 8
+LETTER, LANE = 0.092, 0.08
+
+Point = tuple[float, float]
+
+
+@dataclass
+class Cell:
+    """One population in the drawing; x, y are the centre of its soma.
+
+    Args:
+        rank: its place in the flow of rates, 0 for inputs. column: the column it is drawn in.
+    """
+
+    name: str
+    pyramidal: bool
+    rank: int
+    column: int = 0
+    x: float = 0.0
+    y: float = 0.0
+    width: float = 1.3
+
+    @property
+    def above(self) -> float:
+        """Height from the soma's centre to the top."""
+        return SOMA_HEIGHT / 2 + (APICAL_STEM + DENDRITE_HEIGHT if self.pyramidal else 0.0)
+
+    @property
+    def below(self) -> float:
+        """Height from the soma's centre to the bottom."""
+        return SOMA_HEIGHT / 2 + (BASAL_STEM + DENDRITE_HEIGHT if self.pyramidal else 0.0)
+
+    def box(self, site: str) -> tuple[float, float, float, float]:
+        """Centre x, centre y, width and height of a compartment; cells that are not pyramidal are one soma."""
+        if not self.pyramidal or site == "soma":
+            return self.x, self.y, self.width, SOMA_HEIGHT
+        up = SOMA_HEIGHT / 2 + (APICAL_STEM if site == "apical" else BASAL_STEM) + DENDRITE_HEIGHT / 2
+        return self.x, self.y + (up if site == "apical" else -up), 0.62 * self.width, DENDRITE_HEIGHT
+
+
+@dataclass
+class Arrow:
+    """One projection in the drawing.
+
+    Args:
+        kind: feedforward, lateral, feedback or inhibitory. start, end: sides of source and target, -1 left, +1 right.
+        points: the way from source to target, alternating between column edges; the drawing rounds it.
+    """
+
+    projection: Projection
+    kind: str
+    start: int
+    end: int
+    points: list[Point] = field(default_factory=list)
+
+
+@dataclass
+class Layout:
+    """The whole drawing: cells by name, arrows in file order, and its width and height."""
+
+    cells: dict[str, Cell]
+    arrows: list[Arrow]
+    width: float
+    height: float
+
+
+def layout(circuit: Circuit) -> Layout:
+    """Place every population and route every projection."""
+    ranks = _ranks(circuit)
+    cells = {name: Cell(name, p.type == "pyramidal", ranks[name]) for name, p in circuit.populations.items()}
+    columns = _columns(circuit, ranks)
+    width = max(1.35, 0.35 + LETTER * max(len(name) for name in cells))
+    arrows = [_arrow(circuit, p, ranks) for p in circuit.projections.values()]
+    crowd = Counter(cells[a.projection.target].rank for a in arrows if a.start == a.end)
+    x = 0.0
+    for index, column in enumerate(columns):
+        gap = COLUMN_GAP + 0.05 * min(12, len(column) + crowd[ranks[column[0]]])
+        x += gap / 2
+        heights = [cells[name].above + cells[name].below for name in column]
+        top = (sum(heights) + ROW_GAP * (len(column) - 1)) / 2
+        for name, height in zip(column, heights, strict=True):
+            cell = cells[name]
+            cell.column, cell.width, cell.x, cell.y = index, width, x + width / 2, top - cell.above
+            top -= height + ROW_GAP
+        x += width + gap / 2
+    _route(cells, columns, arrows)
+    ys = [y for arrow in arrows for _, y in arrow.points]
+    top = max([*ys, *(c.y + c.above for c in cells.values())]) + 0.25
+    bottom = min([*ys, *(c.y - c.below for c in cells.values())]) - 0.25
+    for cell in cells.values():
+        cell.y -= bottom
+    for arrow in arrows:
+        arrow.points = [(px, py - bottom) for px, py in arrow.points]
+    return Layout(cells, arrows, x, top - bottom)
+
+
+def _ranks(circuit: Circuit) -> dict[str, int]:
+    """Place of every population in the flow of rates: longest way from the inputs, cycles cut at the way back."""
+    graph = nx.DiGraph()
+    graph.add_nodes_from(circuit.populations)
+    drive = nx.DiGraph(graph)
+    for p in circuit.projections.values():
+        graph.add_edge(p.source, p.target)
+        inhibits = _inhibits(circuit, p.source) or circuit.populations[p.source].type == "interneuron"
+        if p.source != p.target and p.carries == "rate" and p.site != "apical" and not inhibits:
+            drive.add_edge(p.source, p.target)
+    starts = set(circuit.inputs) or {next(iter(circuit.populations))}
+    far = len(graph)
+    depth = dict.fromkeys(graph, far) | nx.multi_source_dijkstra_path_length(graph, starts, weight=None)
+    depth |= nx.multi_source_dijkstra_path_length(drive, starts, weight=None)
+    for group in list(nx.strongly_connected_components(drive)):
+        inside = [(a, b) for a, b in drive.edges if a in group and b in group and depth[b] <= depth[a]]
+        drive.remove_edges_from(inside)
+    ranks = {name: rank for rank, names in enumerate(nx.topological_generations(drive)) for name in names}
+    for name, population in circuit.populations.items():
+        if population.type != "input" and not drive.in_degree(name):
+            ranks[name] = min(depth[name], 1 + max(ranks.values()))
+    ranks |= dict.fromkeys(circuit.inputs, 0)
+    _seat_interneurons(circuit, ranks)
+    inner = [rank for name, rank in ranks.items() if circuit.populations[name].type != "output"]
+    ranks |= dict.fromkeys(circuit.outputs, max(inner, default=-1) + 1)
+    packed = {rank: index for index, rank in enumerate(sorted(set(ranks.values())))}
+    return {name: packed[rank] for name, rank in ranks.items()}
+
+
+def _seat_interneurons(circuit: Circuit, ranks: dict[str, int]) -> None:
+    """Give interneurons the rank of the population they reach with most synapses, through each other if need be."""
+    waiting = {name for name, p in circuit.populations.items() if p.type == "interneuron"}
+    while waiting:
+        seated = {}
+        for name in waiting:
+            hosts = Counter()
+            for p in circuit.projections.values():
+                if p.source == name and p.target not in waiting:
+                    hosts[p.target] += len(p.edges) + 1
+            if hosts:
+                seated[name] = ranks[max(hosts, key=hosts.__getitem__)]
+        if not seated:
+            return
+        ranks |= seated
+        waiting -= set(seated)
+
+
+def _inhibits(circuit: Circuit, name: str) -> bool:
+    return circuit.populations[name].sign == "inhibitory"
+
+
+def _columns(circuit: Circuit, ranks: dict[str, int]) -> list[list[str]]:
+    """Populations by column, top to bottom, so that arrows between columns cross little."""
+    neighbours = defaultdict(set)
+    for p in circuit.projections.values():
+        neighbours[p.source].add(p.target)
+        neighbours[p.target].add(p.source)
+    columns = [
+        [n for n in circuit.populations if ranks[n] == rank] for rank in range(max(ranks.values()) + 1)
+    ]
+    types = {name: p.type for name, p in circuit.populations.items()}
+    place: dict[str, float] = {}
+    for column in columns:
+        place |= {name: (index + 0.5) / len(column) for index, name in enumerate(column)}
+    for sweep in range(6):
+        for rank, column in list(enumerate(columns))[:: 1 if sweep % 2 == 0 else -1]:
+            side = -1 if sweep % 2 == 0 else 1
+            means = {}
+            for name in column:
+                near = [place[n] for n in neighbours[name] if ranks[n] == rank + side]
+                means[name] = sum(near) / len(near) if near else place[name]
+            column.sort(key=lambda name: means[name])
+            mains = [name for name in column if types[name] != "interneuron"]
+            for name in [n for n in column if types[n] == "interneuron"] if mains else []:
+                host = next((n for n in mains if n in neighbours[name]), mains[-1])
+                column.remove(name)
+                after = [
+                    i
+                    for i, n in enumerate(column)
+                    if n == host or (types[n] == "interneuron" and i and host in neighbours[n])
+                ]
+                column.insert(after[-1] + 1, name)
+            place |= {name: (index + 0.5) / len(column) for index, name in enumerate(column)}
+    split = []
+    for column in columns:
+        parts = -(-len(column) // MAX_ROWS)
+        rows = -(-len(column) // parts)
+        split += [column[start : start + rows] for start in range(0, len(column), rows)]
+    return split
+
+
+def _arrow(circuit: Circuit, projection: Projection, ranks: dict[str, int]) -> Arrow:
+    step = ranks[projection.target] - ranks[projection.source]
+    kind = "feedforward" if step > 0 else "feedback" if step < 0 else "lateral"
+    if _inhibits(circuit, projection.source):
+        kind = "inhibitory"
+    side = -1 if step == 0 and kind == "inhibitory" else 1
+    return Arrow(projection, kind, side if step >= 0 else -1, side if step == 0 else (-1 if step > 0 else 1))
+
+
+def _route(cells: dict[str, Cell], columns: list[list[str]], arrows: list[Arrow]) -> None:
+    """Give every arrow its ports and, where it passes columns, a lane between the cells there."""
+    lanes: Counter[tuple[int, float]] = Counter()
+    ports = defaultdict(list)
+    for arrow in arrows:
+        source, target = cells[arrow.projection.source], cells[arrow.projection.target]
+        if source.column != target.column and source.rank == target.rank:
+            arrow.start = 1 if target.column > source.column else -1
+            arrow.end = -arrow.start
+        ports[source.name, "soma", arrow.start].append((target.y, id(arrow), "out"))
+        site = arrow.projection.site if target.pyramidal else "soma"
+        ports[target.name, site, arrow.end].append((source.y, id(arrow), "in"))
+    places: dict[tuple[int, str], Point] = {}
+    for (name, site, side), ends in ports.items():
+        x, y, width, height = cells[name].box(site)
+        ends.sort(key=lambda end: (end[0], end[2]))
+        for index, (_, arrow_id, way) in enumerate(ends):
+            share = (index + 1) / (len(ends) + 1) - 0.5
+            places[arrow_id, way] = (x + side * width / 2, y + share * height * 0.9)
+    for arrow in arrows:
+        source, target = cells[arrow.projection.source], cells[arrow.projection.target]
+        start, end = places[id(arrow), "out"], places[id(arrow), "in"]
+        arrow.points = [start]
+        step = 1 if target.column > source.column else -1
+        for index in (
+            range(source.column + step, target.column, step) if source.column != target.column else ()
+        ):
+            column = [cells[name] for name in columns[index]]
+            share = (column[0].x - start[0]) / (end[0] - start[0])
+            lane = _lane(column, start[1] + share * (end[1] - start[1]))
+            used = lanes[index, lane]
+            lanes[index, lane] += 1
+            y = lane + LANE * ((used + 1) // 2) * (-1 if used % 2 else 1)
+            half = column[0].width / 2
+            arrow.points += [(column[0].x - step * half, y), (column[0].x + step * half, y)]
+        arrow.points.append(end)
+
+
+def _lane(column: list[Cell], wanted: float) -> float:
+    """Height of the free space in a column that is nearest to the height wanted."""
+    spaces = [column[0].y + column[0].above + ROW_GAP / 2, column[-1].y - column[-1].below - ROW_GAP / 2]
+    spaces += [(a.y - a.below + b.y + b.above) / 2 for a, b in zip(column, column[1:], strict=False)]
+    return min(spaces, key=lambda y: abs(y - wanted))

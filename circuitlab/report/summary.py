@@ -1,0 +1,121 @@
+"""A circuit in numbers: sizes, densities, degrees, memory, and how far activity echoes in it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import sparse
+from scipy.sparse.csgraph import connected_components
+from scipy.sparse.linalg import ArpackNoConvergence, eigs
+
+from circuitlab.compile.kernels import compile_kernel
+from circuitlab.graph.circuit import Circuit, Population, Projection
+
+DENSE_BELOW = 800
+"""Neurons up to which all eigenvalues are computed; beyond, ARPACK looks for the largest."""
+
+
+def summarize(circuit: Circuit) -> dict[str, Any]:
+    """Everything `circuitlab show` tells, as plain data; `bytes` are those of the compiled weights in float32."""
+    projections = [_projection(circuit, p) for p in circuit.projections.values()]
+    return {
+        "circuit": circuit.name,
+        "description": circuit.description,
+        "seed": circuit.seed,
+        "neurons": sum(p.size for p in circuit.populations.values()),
+        "synapses": sum(p["synapses"] for p in projections),
+        "bytes": sum(p["bytes"] for p in projections),
+        "recurrent_groups": [list(group) for group in circuit.strongly_connected()],
+        "spectral_radius": spectral_radius(circuit),
+        "populations": [_population(p) for p in circuit.populations.values()],
+        "projections": projections,
+    }
+
+
+def _population(p: Population) -> dict[str, Any]:
+    unit = p.type != "input"
+    return {
+        "name": p.name,
+        "type": p.type,
+        "neurons": p.size,
+        "shape": None if p.shape is None else list(p.shape),
+        "activation": p.activation if unit else None,
+        "tau_ms": p.tau_ms if unit else None,
+        "sign": p.sign,
+        "controlled": p.controlled if unit else None,
+    }
+
+
+def _projection(circuit: Circuit, p: Projection) -> dict[str, Any]:
+    shape = circuit.populations[p.target].size, circuit.populations[p.source].size
+    kernel = compile_kernel(p, shape, torch.float32)
+    weight = p.edges.weight
+    return {
+        "name": p.name,
+        "source": p.source,
+        "target": p.target,
+        "site": p.site,
+        "carries": p.carries,
+        "plastic": p.plastic,
+        "synapses": int(p.edges.multiplicity.sum()),
+        "density": circuit.density(p.name),
+        "indegree": len(p.edges) / shape[0],
+        "outdegree": len(p.edges) / shape[1],
+        "weight_mean": float(weight.mean()) if weight.size else None,
+        "weight_std": float(weight.std()) if weight.size else None,
+        "kernel": kernel.name,
+        "bytes": sum(part.nbytes for part in (*kernel.parameters(), *kernel.buffers())),
+    }
+
+
+def rate_weights(circuit: Circuit) -> sparse.csr_array:
+    """W: rate-coded weights among all units that are not inputs, in file order, shape (units, units)."""
+    starts, size = {}, 0
+    for name in circuit.units:
+        starts[name], size = size, size + circuit.populations[name].size
+    parts = [
+        (p.edges.target + starts[p.target], p.edges.source + starts[p.source], p.edges.weight)
+        for p in circuit.projections.values()
+        if p.carries == "rate" and p.source in starts
+    ]
+    if not parts:
+        return sparse.csr_array((size, size))
+    rows, columns, weights = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return sparse.csr_array(sparse.coo_array((weights, (rows, columns)), shape=(size, size)))
+
+
+def spectral_radius(circuit: Circuit) -> float | None:
+    """Largest modulus of an eigenvalue of W, 0 where rates never return to where they came from.
+
+    The eigenvalues of W are those of its strongly connected parts, so each part is looked at by itself. Below 1 a
+    linear circuit settles by itself; a nonlinear one may settle above, too.
+
+    Returns:
+        The radius, dimensionless, or None where ARPACK did not find it.
+    """
+    weights = rate_weights(circuit)
+    weights.eliminate_zeros()
+    if not weights.nnz:
+        return 0.0
+    _, part = connected_components(weights, directed=True, connection="strong")
+    radius = float(np.abs(weights.diagonal()).max())
+    for index in np.flatnonzero(np.bincount(part) > 1):
+        members = np.flatnonzero(part == index)
+        block = weights[members][:, members]
+        if len(members) <= DENSE_BELOW:
+            largest = np.abs(np.linalg.eigvals(block.toarray())).max()
+        else:
+            try:
+                start = np.ones(len(members))
+                found = eigs(
+                    block, k=4, which="LM", v0=start, return_eigenvectors=False, maxiter=3000, tol=1e-6
+                )
+            except ArpackNoConvergence as stopped:
+                found = stopped.eigenvalues
+            if not len(found):
+                return None
+            largest = np.abs(found).max()
+        radius = max(radius, float(largest))
+    return radius
