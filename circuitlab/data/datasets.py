@@ -127,9 +127,14 @@ def _file(data: DataChoice, folder: Path, dtype: np.dtype) -> tuple[Split, Split
             raise DataError(
                 f"{folder / name}: holds one array without a name; give an npz file with named arrays"
             )
-        return {
-            key: array.astype(dtype) if array.dtype.kind == "f" else array for key, array in arrays.items()
-        }
+        for key, array in arrays.items():
+            if array.dtype.kind == "f":
+                with np.errstate(over="ignore"):
+                    arrays[key] = array.astype(dtype)
+                if not np.isfinite(arrays[key]).all():
+                    sample = int(np.argmax(~np.isfinite(arrays[key]).all(axis=1)))
+                    raise DataError(f"{folder / name}: {key}: sample {sample} is too large for {dtype}")
+        return arrays
 
     if data.train is None:
         raise DataError("data.train: the set 'file' needs an npz file to train on; write train: FILE.npz")
@@ -142,8 +147,8 @@ def _file(data: DataChoice, folder: Path, dtype: np.dtype) -> tuple[Split, Split
                 raise DataError(f"{folder / data.test}: no array '{name}', which {data.train} has")
             if other.shape[1:] != array.shape[1:] or other.dtype != array.dtype:
                 raise DataError(
-                    f"{folder / data.test}: {name}: samples are of shape {list(other.shape[1:])} and type {other.dtype}, "
-                    f"those of {data.train} {list(array.shape[1:])} and {array.dtype}"
+                    f"{folder / data.test}: {name}: samples have shape {list(other.shape[1:])} and type "
+                    f"{other.dtype}, those of {data.train} {list(array.shape[1:])} and {array.dtype}"
                 )
         return train, test
     count = _share(data.test or 0.0, len(train), "data.test")
@@ -165,8 +170,9 @@ def load(
 ) -> DataSet:
     """Reads a data set and splits it.
 
-    The test samples are the same for every seed (digits: 360, stratified). `limit` takes the first samples of a
-    fixed shuffle of the others, and the generator then draws the validation share from those.
+    The test samples are the same for every seed (digits: 360, stratified). `limit` takes the first samples of
+    a fixed shuffle of the others (all, where there are fewer), and the generator then draws the validation
+    share from those.
 
     Args:
         folder: what the paths of the set `file` are relative to.
@@ -191,11 +197,10 @@ def load(
     else:
         names = ["digits", *PUBLISHED, "file"]
         raise DataError(
-            f"data.name: no data set '{data.name}'; there are {', '.join(names)}.{suggestion(data.name, names)}"
+            f"data.name: no data set '{data.name}'; there are {', '.join(names)}."
+            + suggestion(data.name, names)
         )
     if data.limit is not None:
-        if not 0 < data.limit <= len(train):
-            raise DataError(f"data.limit: {data.limit}, but {data.name} has {len(train)} samples to train on")
         train = train.take(np.random.default_rng(0).permutation(len(train))[: data.limit])
     count = _share(data.validation, len(train), "data.validation")
     order = generator.permutation(len(train))
@@ -242,9 +247,10 @@ def _target(dataset: DataSet, population: str, size: int, given: str | None) -> 
                 f"set its size to {dataset.classes}, or name another array under data.targets.{population}"
             )
     elif arrays[array].shape[1] != size:
+        width = arrays[array].shape[1]
         raise DataError(
-            f"data: {population} has {size} units, but the array '{array}' has {arrays[array].shape[1]} values; "
-            f"set its size to {arrays[array].shape[1]}, or name another array under data.targets.{population}"
+            f"data: {population} has {size} units, but the array '{array}' has {width} values; "
+            f"set its size to {width}, or name another array under data.targets.{population}"
         )
     return array
 
@@ -255,7 +261,7 @@ def assign(
     inputs: Mapping[str, str] | None = None,
     targets: Mapping[str, str] | None = None,
 ) -> Assignment:
-    """Which array each input and output population gets: the one named, the one of its own name, or image and label.
+    """Which array each input and output population gets: the one given, its namesake, or image and label.
 
     Args:
         populations: of the circuit, by name.
@@ -271,7 +277,8 @@ def assign(
         for name in given:
             if name not in own:
                 problems.append(
-                    f"{key}.{name}: no {kind} population '{name}'; there are {', '.join(own)}.{suggestion(name, own)}"
+                    f"{key}.{name}: no {kind} population '{name}'; there are {', '.join(own)}."
+                    + suggestion(name, own)
                 )
         for name in own:
             find = _input if kind == "input" else _target
@@ -287,7 +294,7 @@ def assign(
 def batches(count: int, batch_size: int, seed: int, epoch: int) -> Iterator[np.ndarray]:
     """Rows of each minibatch of an epoch, in a new order every epoch; the last may be smaller.
 
-    The order depends on seed and epoch alone, so that a resumed run sees what the uninterrupted one would have seen.
+    The order hangs on seed and epoch alone: a resumed run sees what the uninterrupted one would have seen.
     """
     order = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(epoch,))).permutation(count)
     for start in range(0, count, batch_size):

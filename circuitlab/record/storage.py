@@ -62,7 +62,11 @@ def open_for_writing(path: Path, *, create: bool) -> Iterator[h5py.File]:
     """
     with _SafeFile(path, "w+b" if create else "r+b") as raw:
         try:
-            with h5py.File(raw, "w", **LAYOUT) if create else h5py.File(raw, "r+") as file:
+            with (
+                h5py.File(raw, "w", **LAYOUT)
+                if create
+                else h5py.File(raw, "r+", libver=LAYOUT["libver"]) as file
+            ):
                 yield file
         except (OSError, RuntimeError, KeyError, ValueError):
             if raw.failure is not None:
@@ -141,6 +145,11 @@ def _compression(sample: np.ndarray) -> dict[str, Any]:
     return {"compression": "gzip", "compression_opts": 1, "shuffle": True} if _shrinks(sample) else {}
 
 
+def _writable(text: str) -> str:
+    """Text without what HDF5 cannot hold: zero bytes, and bytes of a command line that are no utf-8."""
+    return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def as_array(value: Any, path: str) -> np.ndarray:
     """The value as an array HDF5 can hold; text becomes an object array of str.
 
@@ -152,7 +161,7 @@ def as_array(value: Any, path: str) -> np.ndarray:
     except ValueError as error:
         raise RunFileError(f"{path}: rows of unequal length cannot be recorded") from error
     if array.dtype.kind in "OU" and all(isinstance(item, str) for item in array.flat):
-        return array.astype(object)
+        return np.array([_writable(item) for item in array.flat], dtype=object).reshape(array.shape)
     if array.dtype.kind not in "biufc":
         raise RunFileError(
             f"{path}: a value of type {type(value).__name__} ({array.dtype}) cannot be recorded"
@@ -164,7 +173,7 @@ def set_attributes(item: h5py.Group | h5py.Dataset, attributes: Mapping[str, Any
     """Sets attributes in the order of their names; None is written as empty text."""
     for key in sorted(attributes):
         value = attributes[key]
-        item.attrs[key] = "" if value is None else value
+        item.attrs[key] = _writable(value or "") if value is None or isinstance(value, str) else value
 
 
 def store(
