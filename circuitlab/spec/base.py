@@ -129,19 +129,12 @@ def _written(
     return written
 
 
-def failing(error: ValidationError) -> tuple[set[str], list[tuple[Any, ...]]]:
-    """The first keys of an entry that hold a mistake, and the full places of its unknown keys."""
-    unsure: set[str] = set()
-    unknown: list[tuple[Any, ...]] = []
-    for entry in error.errors(include_url=False):
-        location = _location(entry)
-        if entry["type"] == "extra_forbidden":
-            unknown.append(location)
-        elif entry["type"] == "missing":
-            unsure.add("" if len(location) == 1 else str(location[0]))
-        else:
-            unsure.add(str(location[0]) if location else "")
-    return unsure, unknown
+def failing(error: ValidationError) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
+    """Where a mapping's wrong values are (for a missing key, the mapping it is missing from), and its unknown keys."""
+    entries = [(entry["type"], _location(entry)) for entry in error.errors(include_url=False)]
+    unknown = [place for kind, place in entries if kind == "extra_forbidden"]
+    wrong = [place[:-1] if kind == "missing" else place for kind, place in entries if kind != "extra_forbidden"]
+    return wrong, unknown
 
 
 def _message(

@@ -5,62 +5,22 @@ The checks also run on a file whose other parts are wrong, so that all of its mi
 
 from __future__ import annotations
 
-import copy
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from circuitlab.spec.base import Model, described, failing, listed
+from circuitlab.spec.base import Model, described, listed
+from circuitlab.spec.entries import Entry, Finding, entry_of, publish
 from circuitlab.spec.files import file_problem
 from circuitlab.spec.populations import PopulationSpec
 from circuitlab.spec.projection_checks import check_projection
 from circuitlab.spec.projections import ProjectionSpec
-from circuitlab.spec.source import Source, lookup
+from circuitlab.spec.source import Source
 
 RESERVED = ("residual", "iterations", "converged", "controller", "kinks", "target", "input")
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
-Finding = tuple[tuple[str | int, ...], str, tuple[str, ...]]
-"""Where in the entry, what is wrong, and which of its keys the verdict rests on."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One population or projection: as written, as read (None where it cannot be), and the keys that were wrong."""
-
-    raw: Any
-    spec: Any
-    unsure: frozenset[str]
-
-    @property
-    def sure(self) -> Any:
-        """The spec where all of it could be read."""
-        return None if self.unsure else self.spec
-
-
-def entry_of(model: type[Model], raw: Any) -> Entry:
-    """Read an entry as far as it can be read: unknown keys are passed over, wrong ones take their defaults."""
-    try:
-        return Entry(raw, model.model_validate(raw), frozenset())
-    except ValidationError as error:
-        unsure, unknown = failing(error)
-    if not isinstance(raw, dict):
-        return Entry(raw, None, frozenset(unsure | {""}))
-    pruned = copy.deepcopy(raw)
-    for location in unknown:
-        parent = lookup(pruned, location[:-1])
-        if isinstance(parent, dict):
-            parent.pop(location[-1], None)
-    for key in unsure:
-        pruned.pop(key, None)
-    try:
-        return Entry(raw, model.model_validate(pruned), frozenset(unsure))
-    except ValidationError:
-        return Entry(raw, None, frozenset(unsure | {""}))
 
 
 def check_circuit(source: Source, folder: Path, allow_outside: bool) -> None:
@@ -70,7 +30,7 @@ def check_circuit(source: Source, folder: Path, allow_outside: bool) -> None:
     projections = _entries(ProjectionSpec, raw_projections)
     for name, entry in populations.items():
         _check_name(source, ("populations", name), name, RESERVED)
-        _publish(source, ("populations", name), entry, _check_population(entry))
+        publish(source, ("populations", name), entry, _check_population(entry))
     for name, entry in projections.items():
         _check_name(source, ("projections", name), name, ("step",))
         if name.removesuffix("_bias") in populations and name.endswith("_bias"):
@@ -79,7 +39,7 @@ def check_circuit(source: Source, folder: Path, allow_outside: bool) -> None:
                 f"the name is taken by the bias of '{name.removesuffix('_bias')}'; choose another",
                 at_key=True,
             )
-        _publish(source, ("projections", name), entry, check_projection(entry, populations, projections))
+        publish(source, ("projections", name), entry, check_projection(entry, populations, projections))
     for section, entries in (("populations", populations), ("projections", projections)):
         for name, entry in entries.items():
             for path, file in _files(entry):
@@ -91,12 +51,6 @@ def check_circuit(source: Source, folder: Path, allow_outside: bool) -> None:
 
 def _entries(model: type[Model], raw: Any) -> dict[str, Entry]:
     return {name: entry_of(model, value) for name, value in raw.items()} if isinstance(raw, dict) else {}
-
-
-def _publish(source: Source, path: tuple[str, ...], entry: Entry, findings: Iterator[Finding]) -> None:
-    for inner, message, uses in findings:
-        if not entry.unsure & {*uses, *(str(part) for part in inner[:1])}:
-            source.report((*path, *inner), message, at_key=not source.knows((*path, *inner)) or not inner)
 
 
 def _check_name(source: Source, path: tuple[str, ...], name: str, reserved: tuple[str, ...]) -> None:

@@ -10,16 +10,16 @@ from typing import Any
 from circuitlab.errors import suggestion
 from circuitlab.spec import rules
 from circuitlab.spec.base import listed, refuse
+from circuitlab.spec.entries import Entry, Finding
 from circuitlab.spec.populations import PopulationSpec
 from circuitlab.spec.projections import ProjectionSpec
 from circuitlab.spec.rules import INITS
 
-Finding = tuple[tuple["str | int", ...], str, tuple[str, ...]]
 SIGN = {"excitatory": 1, "inhibitory": -1}
 
 
 def check_projection(
-    entry: Any, populations: Mapping[str, Any], projections: Mapping[str, Any]
+    entry: Entry, populations: Mapping[str, Entry], projections: Mapping[str, Entry]
 ) -> Iterator[Finding]:
     """Findings on one projection.
 
@@ -36,7 +36,7 @@ def check_projection(
         return
     source = populations[p.source].spec if p.source in populations else None
     target = populations[p.target].spec if p.target in populations else None
-    unsure = {key for name in (p.source, p.target) if name in populations for key in populations[name].unsure}
+    unsure = {key for name in (p.source, p.target) if name in populations for key in populations[name].keys}
     yield from _check_ends(
         p, source if "type" not in unsure else None, target if "type" not in unsure else None
     )
@@ -96,7 +96,7 @@ def _check_rule(
     p: ProjectionSpec,
     source: PopulationSpec | None,
     target: PopulationSpec | None,
-    projections: Mapping[str, Any],
+    projections: Mapping[str, Entry],
 ) -> Iterator[Finding]:
     rule = p.connect.parsed()
     if rule.recurrent_only and p.source != p.target:
@@ -267,7 +267,7 @@ def _check_window(
         )
 
 
-def _check_transpose(p: ProjectionSpec, of: str, projections: Mapping[str, Any]) -> Iterator[Finding]:
+def _check_transpose(p: ProjectionSpec, of: str, projections: Mapping[str, Entry]) -> Iterator[Finding]:
     path = ("connect", "of")
     if of not in projections:
         yield path, f"no projection '{of}'{refuse(projections, of)}", ()
@@ -338,7 +338,7 @@ def _check_generator(rule: rules.Networkx) -> Iterator[Finding]:
 
 
 def _check_weights(
-    p: ProjectionSpec, source: PopulationSpec | None, projections: Mapping[str, Any]
+    p: ProjectionSpec, source: PopulationSpec | None, projections: Mapping[str, Entry]
 ) -> Iterator[Finding]:
     weights = p.weights
     used = INITS[weights.init]
@@ -370,7 +370,7 @@ def _check_weights(
         yield from _check_sign(p, source.sign, projections)
 
 
-def _check_sign(p: ProjectionSpec, sign: str, projections: Mapping[str, Any]) -> Iterator[Finding]:
+def _check_sign(p: ProjectionSpec, sign: str, projections: Mapping[str, Entry]) -> Iterator[Finding]:
     """Dale's law against weights that are given in the file itself."""
     weights = p.weights
     allowed = f"'{p.source}' is {sign}; allowed: {'0 or more' if sign == 'excitatory' else '0 or less'} (Dale's law)"

@@ -54,38 +54,46 @@ def milliseconds(value: Any) -> float:
     return time
 
 
+def milliseconds_or_none(value: Any) -> float:
+    """A positive time in ms, or 0.0 for what is written as `none`: something without a time constant."""
+    return 0.0 if value == "none" else milliseconds(value)
+
+
 def time_text(ms: float) -> str:
     """A time as it is written in a file: 10.0 gives `10 ms`; reading it again gives the same number."""
     return f"{int(ms) if ms == int(ms) else repr(ms)} ms"
 
 
-Milliseconds = Annotated[
-    float,
-    BeforeValidator(milliseconds),
-    WithJsonSchema({"type": "string", "pattern": PATTERN["time"], "examples": ["10 ms"]}),
-]
+TIME_SCHEMA = WithJsonSchema({"type": "string", "pattern": PATTERN["time"], "examples": ["10 ms"]})
+
+Milliseconds = Annotated[float, BeforeValidator(milliseconds), TIME_SCHEMA]
 """A time in milliseconds, read from text such as `10 ms`."""
 
+MillisecondsOrNone = Annotated[float, BeforeValidator(milliseconds_or_none), TIME_SCHEMA]
+"""A time in milliseconds; 0.0 where there is none."""
 
-class Every(tuple[int, str]):
-    """How often something is recorded: (count, "steps" | "epochs")."""
 
+def count_of(value: Any, units: tuple[str, ...]) -> tuple[int, str]:
+    """`50 steps` or `1 epoch` as a number and the plural unit.
 
-def count_of(value: Any, words: tuple[str, ...]) -> tuple[int, str]:
-    """`50 steps` or `1 epoch` as a number and the plural word."""
-    shown = " or ".join(f"'{example} {word}'" for word in words for example in [50 if word == "steps" else 1])
-    wanted = shown.replace("1 epochs", "1 epoch")
-    match = re.fullmatch(r"\s*(\d+)\s*([a-z]+)\s*", value) if isinstance(value, str) else None
+    Raises:
+        ValueError: no whole number above zero, no unit, or none of `units`.
+    """
+    examples = {"steps": "'50 steps'", "epochs": "'1 epoch'"}
+    wanted = "write " + " or ".join(examples[unit] for unit in units)
+    if isinstance(value, int) and not isinstance(value, bool):
+        raise ValueError(f"{value} has no unit; {wanted}")
+    match = re.fullmatch(r"\s*(\d+)\s*([A-Za-z]+)\s*", value) if isinstance(value, str) else None
     if match is None:
-        bare = isinstance(value, int) and not isinstance(value, bool)
-        raise ValueError(
-            f"{value} has no unit; write {wanted}"
-            if bare
-            else f"not a count of {' or '.join(words)}; write {wanted}"
-        )
-    word = match[2] if match[2].endswith("s") else match[2] + "s"
-    if word not in words:
-        raise ValueError(f"no unit '{match[2]}'; write {wanted}")
-    if int(match[1]) < 1:
-        raise ValueError(f"'{value}' must be at least 1")
-    return int(match[1]), word
+        raise ValueError(f"not a count of {' or '.join(units)}; {wanted}")
+    unit = match[2].removesuffix("s") + "s"
+    if unit not in units:
+        raise ValueError(f"no unit '{match[2]}'; {wanted}")
+    if not 1 <= int(match[1]) < 2**31:
+        raise ValueError(f"'{value}' is out of range; it must be at least 1")
+    return int(match[1]), unit
+
+
+def count_text(count: int, unit: str) -> str:
+    """A count as it is written in a file: `50 steps`, `1 epoch`."""
+    return f"{count} {unit.removesuffix('s') if count == 1 else unit}"

@@ -21,7 +21,7 @@ from ruamel.yaml.reader import ReaderError
 
 from circuitlab.errors import Problem, SpecError
 
-Path_ = tuple["str | int", ...]
+Place = tuple["str | int", ...]
 """The way from the top of a file to a value: keys and list positions."""
 
 MAX_BYTES = 10_000_000
@@ -60,9 +60,9 @@ class Source:
 
     name: str
     data: Any = None
-    values: dict[Path_, tuple[int, int]] = field(default_factory=dict)
-    keys: dict[Path_, tuple[int, int]] = field(default_factory=dict)
-    overridden: dict[Path_, str] = field(default_factory=dict)
+    values: dict[Place, tuple[int, int]] = field(default_factory=dict)
+    keys: dict[Place, tuple[int, int]] = field(default_factory=dict)
+    overridden: dict[Place, str] = field(default_factory=dict)
     found: list[tuple[tuple[int, int, int], Problem]] = field(default_factory=list)
 
     def report(self, path: Sequence[str | int], message: str, *, at_key: bool = False) -> None:
@@ -70,8 +70,11 @@ class Source:
         path = tuple(path)
         for length in range(len(path), 0, -1):
             if path[:length] in self.overridden:
-                where, rest = self.overridden[path[:length]], path[length:]
-                self._keep((-1, 0, 0), Problem(where, dotted(rest), message))
+                name = self.overridden[path[:length]]
+                self._keep(
+                    (-1, 0, 0),
+                    Problem(name, "" if name == f"--set {dotted(path)}" else dotted(path), message),
+                )
                 return
         place = self.keys.get(path) if at_key else None
         for length in range(len(path), -1, -1):
@@ -79,6 +82,17 @@ class Source:
         line, column = place or (0, 0)
         where = f"{self.name}:{line}:{column}" if place else self.name
         self._keep((0, line, column), Problem(where, dotted(path), message))
+
+    def refuse(self, problem: Problem) -> None:
+        """Keep a mistake of the command line."""
+        self._keep((-1, 0, 0), problem)
+
+    def override(self, path: Place, name: str) -> None:
+        """Note that a part of the data comes from the command line, under this name."""
+        for known in [place for place in self.values if place[: len(path)] == path]:
+            del self.values[known]
+        self.overridden[path] = name
+        self.values[path] = (0, 0)
 
     def _keep(self, order: tuple[int, int, int], problem: Problem) -> None:
         if all(problem != other for _, other in self.found[-20:]):
@@ -90,10 +104,8 @@ class Source:
         return [problem for _, problem in sorted(self.found, key=lambda entry: entry[0])]
 
     def knows(self, path: Sequence[str | int]) -> bool:
-        """Whether the file itself, or an override, holds this path."""
-        return tuple(path) in self.values or any(
-            tuple(path[:n]) in self.overridden for n in range(1, len(path) + 1)
-        )
+        """Whether the file, or the command line, holds this path."""
+        return tuple(path) in self.values
 
 
 @dataclass(frozen=True)
@@ -253,7 +265,7 @@ class _Builder:
         self.source = source
         self.nodes = 0
 
-    def build(self, node: Any, path: Path_, inside: tuple[int, ...]) -> Any:
+    def build(self, node: Any, path: Place, inside: tuple[int, ...]) -> Any:
         """The value of a node; `inside` holds the nodes around it, to see an alias that contains itself."""
         mark = node.start_mark
         self.source.values[path] = (mark.line + 1, mark.column + 1)
@@ -278,7 +290,7 @@ class _Builder:
         where = f"{self.source.name}:{mark.line + 1}:{mark.column + 1}"
         raise SpecError([Problem(where, "", message)])
 
-    def _mapping(self, node: MappingNode, path: Path_, inside: tuple[int, ...]) -> dict[str, Any]:
+    def _mapping(self, node: MappingNode, path: Place, inside: tuple[int, ...]) -> dict[str, Any]:
         data: dict[str, Any] = {}
         merged: list[Any] = []
         for key_node, value_node in node.value:
@@ -322,7 +334,7 @@ class _Builder:
                 data = {**(extra or {}), **data}
         return data
 
-    def _merged(self, node: Any, path: Path_) -> Iterator[MappingNode]:
+    def _merged(self, node: Any, path: Place) -> Iterator[MappingNode]:
         inner = node.node if isinstance(node, _Alias) else node
         parts = inner.value if isinstance(inner, SequenceNode) else [inner]
         for part in parts:
@@ -334,7 +346,7 @@ class _Builder:
                 self.source.values[(*path, "<<")] = (mark.line + 1, mark.column + 1)
                 self.source.report((*path, "<<"), "only a mapping can be merged")
 
-    def _scalar(self, node: ScalarNode, path: Path_) -> Any:
+    def _scalar(self, node: ScalarNode, path: Place) -> Any:
         tag, value = str(node.tag), str(node.value)
         if tag in (TAG + "str", TAG + "timestamp", TAG + "merge"):
             return value

@@ -1,0 +1,219 @@
+"""The experiment file: a circuit, data, a loss, how to control, solve and learn, and what to record."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Discriminator, Field, PrivateAttr, Tag
+
+from circuitlab.errors import Problem, SpecError
+from circuitlab.spec.base import Model, parse, without_none
+from circuitlab.spec.circuit import CircuitSpec, circuit_of
+from circuitlab.spec.experiment_checks import check_experiment
+from circuitlab.spec.kinds import expect
+from circuitlab.spec.overrides import apply_overrides
+from circuitlab.spec.probes import EverySpec, ProbeSpec
+from circuitlab.spec.settings import (
+    ConstrainSpec,
+    ControllerSpec,
+    ControlSpec,
+    DataSpec,
+    EarlyStoppingSpec,
+    LearnSpec,
+    LossSpec,
+    OptimizerSpec,
+    SchedulerSpec,
+    SolveSpec,
+)
+from circuitlab.spec.source import Source, read
+
+
+def _loss_kind(value: Any) -> str:
+    single = not isinstance(value, dict) or not value or bool({"name", "soft_targets"} & set(value))
+    return "@one" if single else "@each"
+
+
+Loss = Annotated[
+    Annotated[LossSpec, Tag("@one")] | Annotated[dict[str, LossSpec], Tag("@each")], Discriminator(_loss_kind)
+]
+
+
+def _device(value: str) -> str:
+    kind, _, number = value.partition(":")
+    if kind not in ("cpu", "cuda", "mps") or (":" in value and not (kind == "cuda" and number.isdecimal())):
+        raise ValueError(f"no device '{value}'; allowed: cpu, cuda, cuda:0 (or another number), mps")
+    return value
+
+
+class ExperimentSpec(Model):
+    """An experiment on a circuit."""
+
+    experiment: Annotated[str, Field(min_length=1)]
+    """Name of the experiment."""
+    description: str = ""
+    """What the experiment asks, in a sentence."""
+    circuit_path: Annotated[str, Field(min_length=1)] = Field(alias="circuit")
+    """The circuit file, relative to this file."""
+    data: DataSpec | None = None
+    """The data set."""
+    loss: Loss = LossSpec()
+    """What the outputs are asked for: one loss for all, or a mapping from output population to loss."""
+    control: ControlSpec = ControlSpec.model_validate({})
+    """How control reaches the neurons."""
+    solve: SolveSpec = SolveSpec.model_validate({})
+    """How equilibria are found."""
+    learn: LearnSpec = LearnSpec.model_validate({})
+    """How the circuit learns."""
+    record: dict[str, ProbeSpec] = Field(default_factory=dict)
+    """Activity to record, by name."""
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
+    """Seed of every random draw."""
+    dtype: Literal["float32", "float64"] = "float32"
+    """Precision of every number."""
+    device: Annotated[str, AfterValidator(_device)] = "cpu"
+    """Where to compute: `cpu`, `cuda`, `cuda:1`."""
+    threads: Annotated[int, Field(ge=1, le=4096)] | None = None
+    """Threads of the CPU; torch's own choice unless given."""
+
+    _circuit: CircuitSpec | None = PrivateAttr(default=None)
+    _folder: Path = PrivateAttr(default=Path())
+    _where: str = PrivateAttr(default="")
+
+    @property
+    def circuit(self) -> CircuitSpec:
+        """The circuit, read."""
+        assert self._circuit is not None, "an experiment is read by load_experiment or experiment_from"
+        return self._circuit
+
+    @property
+    def folder(self) -> Path:
+        """The folder that the file's paths are relative to."""
+        return self._folder
+
+    @property
+    def where(self) -> str:
+        """The file's name, for messages."""
+        return self._where
+
+    @property
+    def losses(self) -> dict[str, LossSpec]:
+        """The loss of every output population, in file order of the circuit."""
+        return {
+            name: self.loss if isinstance(self.loss, LossSpec) else self.loss[name]
+            for name in self.circuit.outputs
+        }
+
+    def resolved(self) -> dict[str, Any]:
+        """The whole file with every default written out; reading it gives the same experiment."""
+        data = without_none(self.model_dump(mode="json", by_alias=True))
+        data["control"], data["solve"] = self.control.resolved(), self.solve.resolved()
+        data["learn"] = self.learn.resolved()
+        data["record"] = {name: probe.resolved() for name, probe in self.record.items()}
+        return data
+
+
+def load_experiment(
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    text: str | None = None,
+    folder: Path | None = None,
+    circuit: CircuitSpec | None = None,
+    allow_outside: bool = False,
+) -> ExperimentSpec:
+    """Read an experiment file and its circuit.
+
+    Args:
+        path: the file; only its name for messages where `text` is given.
+        overrides: changes such as "learn.epochs=3", the value read as YAML; as if they stood in the file.
+        text: YAML to read in place of the file.
+        folder: what the file's paths are relative to; the file's own folder unless given.
+        circuit: a circuit to use in place of the file's.
+        allow_outside: whether files outside the folders of experiment and circuit may be read.
+
+    Raises:
+        SpecError: with every mistake of the command line, the experiment file and the circuit file, in this order.
+    """
+    source = read(path, text)
+    expect(source, "experiment")
+    folder = Path(path).parent if folder is None else folder
+    apply_overrides(source, overrides)
+    if "data" not in source.data:
+        source.report((), "the key 'data' is missing; write 'data: digits'")
+    problems: list[Problem] = []
+    if circuit is None:
+        circuit = _circuit(source, folder, problems, allow_outside)
+    return _experiment(source, folder, circuit, problems, allow_outside)
+
+
+def experiment_from(
+    circuit: CircuitSpec, overrides: Sequence[str] = (), *, allow_outside: bool = False
+) -> ExperimentSpec:
+    """The default experiment on a circuit, without data, with changes from the command line.
+
+    Args:
+        overrides: changes such as "dtype=float64"; their paths are relative to the working folder.
+
+    Raises:
+        SpecError: with every mistake of the changes.
+    """
+    source = Source(
+        "defaults",
+        {"experiment": f"{circuit.circuit}_equilibrium", "circuit": circuit.where or circuit.circuit},
+    )
+    apply_overrides(source, overrides)
+    return _experiment(source, Path(), circuit, [], allow_outside)
+
+
+def _experiment(
+    source: Source, folder: Path, circuit: CircuitSpec | None, problems: list[Problem], allow_outside: bool
+) -> ExperimentSpec:
+    spec = parse(ExperimentSpec, source.data, source)
+    check_experiment(source, ExperimentSpec, circuit, folder, allow_outside)
+    if spec is None or circuit is None or source.found or problems:
+        raise SpecError([*source.problems, *problems])
+    spec._circuit, spec._folder, spec._where = circuit, folder, source.name
+    return spec
+
+
+def _circuit(
+    source: Source, folder: Path, problems: list[Problem], allow_outside: bool
+) -> CircuitSpec | None:
+    """The experiment's circuit, with its own mistakes in `problems`, and those of its name in the source."""
+    name = source.data.get("circuit")
+    if not isinstance(name, str) or not name:
+        return None
+    path = Path(os.path.normpath(folder / name))
+    if not path.exists():
+        source.report(("circuit",), f"no file '{name}'")
+        return None
+    try:
+        inner = read(path)
+        spec = circuit_of(inner, path.parent, allow_outside=allow_outside)
+    except SpecError as error:
+        problems.extend(error.problems)
+        return None
+    problems.extend(inner.problems)
+    return None if inner.found else spec
+
+
+__all__ = [
+    "ConstrainSpec",
+    "ControlSpec",
+    "ControllerSpec",
+    "DataSpec",
+    "EarlyStoppingSpec",
+    "EverySpec",
+    "ExperimentSpec",
+    "LearnSpec",
+    "LossSpec",
+    "OptimizerSpec",
+    "ProbeSpec",
+    "SchedulerSpec",
+    "SolveSpec",
+    "experiment_from",
+    "load_experiment",
+]

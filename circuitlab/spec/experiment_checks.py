@@ -1,0 +1,312 @@
+"""What must hold in an experiment beyond the types of its keys: sections that agree with each other and the circuit."""
+
+from __future__ import annotations
+
+import graphlib
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from circuitlab.spec.base import Model, listed, refuse
+from circuitlab.spec.entries import Entry, Finding, entry_of, publish
+from circuitlab.spec.files import file_problem
+from circuitlab.spec.probes import ProbeSpec
+from circuitlab.spec.source import Source
+
+if TYPE_CHECKING:
+    from circuitlab.spec.circuit import CircuitSpec
+    from circuitlab.spec.experiment import ExperimentSpec
+
+FLOAT32_LIMIT = 2e-7
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+
+
+def check_experiment(
+    source: Source, model: type[Model], circuit: CircuitSpec | None, folder: Path, allow_outside: bool
+) -> None:
+    """Report everything that is wrong with an experiment's meaning to the source.
+
+    Args:
+        model: ExperimentSpec.
+        circuit: the experiment's circuit, None where it could not be read: what rests on it is passed over.
+    """
+    record = source.data.get("record")
+    rest = {key: value for key, value in source.data.items() if key != "record"}
+    entry = entry_of(model, {"experiment": "unnamed", "circuit": "unnamed", **rest})
+    if entry.spec is not None:
+        for check in (_data, _loss, _control, _solve, _learn):
+            publish(source, (), entry, check(entry.spec, circuit))
+        for path, file in _files(rest):
+            problem = file_problem(folder, file, allow_outside)
+            if problem:
+                source.report(path, problem)
+    for name, raw in record.items() if isinstance(record, dict) else ():
+        if not NAME.fullmatch(name):
+            message = f"'{name}' is not a name; allowed: letters, digits, _ and -, a letter or _ first"
+            source.report(("record", name), message, at_key=True)
+        probe = entry_of(ProbeSpec, raw)
+        publish(source, ("record", name), probe, _probe(probe, circuit))
+
+
+def _files(data: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str]]:
+    sections: dict[str, Any] = {key: data.get(key) for key in ("data", "control")}
+    for section, keys in (("data", ("train", "test")), ("control", ("file",))):
+        if isinstance(sections[section], dict):
+            for key in keys:
+                if isinstance(sections[section].get(key), str):
+                    yield (section, key), sections[section][key]
+    feedback = sections["control"].get("feedback") if isinstance(sections["control"], dict) else None
+    if isinstance(feedback, dict) and isinstance(feedback.get("file"), str):
+        yield ("control", "feedback", "file"), feedback["file"]
+
+
+def _data(spec: ExperimentSpec, circuit: CircuitSpec | None) -> Iterator[Finding]:
+    data = spec.data
+    if data is None:
+        return
+    if data.name == "file" and data.train is None:
+        yield ("data",), "the data set 'file' needs 'train'", ()
+    for key in ("train", "test"):
+        if data.name != "file" and getattr(data, key) is not None:
+            yield (
+                ("data", key),
+                f"the data set '{data.name}' takes no '{key}'; write 'name: file' for arrays of your own",
+                (),
+            )
+    if circuit is None:
+        return
+    for key, names, kind in (("inputs", circuit.inputs, "input"), ("targets", circuit.outputs, "output")):
+        for name in getattr(data, key):
+            if name not in names:
+                yield ("data", key, name), f"no {kind} population '{name}'{refuse(names, name)}", ()
+
+
+def _loss(spec: ExperimentSpec, circuit: CircuitSpec | None) -> Iterator[Finding]:
+    losses = spec.loss if isinstance(spec.loss, dict) else {"": spec.loss}
+    if isinstance(spec.loss, dict) and circuit is not None:
+        for name in spec.loss:
+            if name not in circuit.outputs:
+                yield ("loss", name), f"no output population '{name}'{refuse(circuit.outputs, name)}", ()
+        for name in circuit.outputs:
+            if name not in spec.loss:
+                yield ("loss",), f"no loss for the output population '{name}'; every output needs one", ()
+    for name, loss in losses.items():
+        path = ("loss", name) if name else ("loss",)
+        if loss.name == "squared_error" and loss.soft_targets > 0:
+            yield (*path, "soft_targets"), "squared_error takes no soft targets; allowed: 0", ()
+        if (
+            loss.name == "cross_entropy"
+            and loss.soft_targets == 0
+            and spec.control.controller.type == "integral"
+        ):
+            yield (
+                path,
+                "an integral controller never settles on cross_entropy with hard targets; give 'soft_targets' above 0,"
+                " or a leaky_integral controller",
+                ("control",),
+            )
+
+
+def _control(spec: ExperimentSpec, circuit: CircuitSpec | None) -> Iterator[Finding]:
+    control = spec.control
+    allowed = {
+        "dynamic_inversion": ("tied", "random", "apical"),
+        "linear_feedback": ("random", "{file: Q.npz}"),
+    }[control.pathway]
+    if control.feedback not in allowed and not (
+        control.feedback == "file" and control.pathway == "linear_feedback"
+    ):
+        name = "{file: ...}" if control.feedback == "file" else f"'{control.feedback}'"
+        yield (
+            ("control", "feedback"),
+            f"{control.pathway} has no feedback {name}; allowed: {listed(allowed)}",
+            (),
+        )
+    if control.feedback == "file" and control.file is None:
+        yield (
+            ("control", "feedback"),
+            "feedback from a file needs 'file'; write 'feedback: {file: Q.npz}'",
+            (),
+        )
+    if control.feedback != "file" and control.file is not None:
+        yield (
+            ("control", "file"),
+            f"feedback '{control.feedback}' takes no file; write 'feedback: {{file: Q.npz}}'",
+            (),
+        )
+    if control.feedback != "random" and "scale" in control.model_fields_set:
+        yield (
+            ("control", "scale"),
+            "'scale' multiplies random feedback weights; allowed with 'feedback: random'",
+            (),
+        )
+    yield from _controller(spec)
+    if circuit is None:
+        return
+    if control.feedback == "apical" and not any(p.carries == "burst" for p in circuit.projections.values()):
+        yield (
+            ("control", "feedback"),
+            f"the circuit '{circuit.circuit}' has no projection with 'carries: burst', which"
+            " feedback 'apical' is made of; allowed: tied, random",
+            ("circuit",),
+        )
+    if not any(circuit.populations[name].controlled for name in circuit.outputs):
+        yield (
+            ("control",),
+            f"no output of the circuit '{circuit.circuit}' is controlled ('controlled: false'), so control"
+            " has nowhere to enter",
+            ("circuit",),
+        )
+
+
+def _controller(spec: ExperimentSpec) -> Iterator[Finding]:
+    controller, path = spec.control.controller, ("control", "controller")
+    if controller.type == "leaky_integral" and controller.alpha == 0:
+        yield (*path, "alpha"), "a leaky integral needs alpha above 0; write 'type: integral' for no leak", ()
+    if controller.type == "integral" and controller.alpha:
+        yield (
+            (*path, "alpha"),
+            f"an integral controller has no leak, but alpha is {controller.alpha:g}; allowed: 0",
+            (),
+        )
+    if controller.type == "proportional":
+        if controller.alpha is not None:
+            inverse = (
+                f"; write 'beta: {1 / controller.alpha:g}' (beta = 1/alpha)" if controller.alpha > 0 else ""
+            )
+            yield (*path, "alpha"), f"a proportional controller has a gain beta, no alpha{inverse}", ()
+        if controller.tau_ms != 0:
+            yield (*path, "tau"), "a proportional controller has no time constant; leave 'tau' out", ()
+    elif controller.beta is not None:
+        yield (
+            (*path, "beta"),
+            f"'{controller.type}' has a leak alpha, no beta; write 'alpha: {1 / controller.beta:g}' (alpha = 1/beta)",
+            (),
+        )
+    if controller.type != "proportional" and controller.tau_ms == 0:
+        yield (*path, "tau"), "a time is wanted, such as '100 ms'", ()
+
+
+def _solve(spec: ExperimentSpec, circuit: CircuitSpec | None) -> Iterator[Finding]:
+    solve = spec.solve
+    if spec.dtype == "float32" and solve.tolerance is not None and solve.tolerance < FLOAT32_LIMIT:
+        yield (
+            ("solve", "tolerance"),
+            f"{solve.tolerance:g} is beyond the precision of float32; at least {FLOAT32_LIMIT:g}, or"
+            " 'dtype: float64'",
+            ("dtype",),
+        )
+    if solve.max_time_ms < solve.dt_ms:
+        yield (
+            ("solve", "max_time"),
+            f"{solve.max_time_ms:g} ms is shorter than the time step, {solve.dt_ms:g} ms",
+            (),
+        )
+    if circuit is not None and solve.method == "euler":
+        taus = {name: p.tau_ms for name, p in circuit.populations.items() if p.type != "input"}
+        if spec.control.controller.tau_ms > 0:
+            taus["the controller"] = spec.control.controller.tau_ms
+        name = min(taus, key=lambda key: taus[key])
+        if solve.dt_ms > taus[name]:
+            who = name if name == "the controller" else f"'{name}'"
+            yield (
+                ("solve", "dt"),
+                f"a time step of {solve.dt_ms:g} ms is longer than the time constant of {who}, {taus[name]:g} ms;"
+                f" at most {taus[name]:g} ms",
+                ("control",),
+            )
+
+
+def _learn(spec: ExperimentSpec, circuit: CircuitSpec | None) -> Iterator[Finding]:
+    learn = spec.learn
+    if learn.early_stopping is not None and spec.data is not None and spec.data.validation == 0:
+        yield (
+            ("learn", "early_stopping"),
+            "early stopping watches validation samples, but data.validation is 0; give it a share",
+            ("data",),
+        )
+    for key, options in (("optimizer", learn.optimizer.options), ("scheduler", learn.scheduler.options)):
+        for name, value in options.items():
+            values = value if isinstance(value, list) else [value]
+            if any(isinstance(part, dict | list) or part is None for part in values):
+                yield ("learn", key, name), "a number, text, true or false, or a list of these is wanted", ()
+    if circuit is not None and learn.rule == "backprop":
+        loop = cycle(circuit)
+        if loop:
+            yield (
+                ("learn", "rule"),
+                f"backprop needs a circuit without loops, but there is {' -> '.join(loop)}; allowed:"
+                " recurrent_backprop",
+                ("circuit",),
+            )
+
+
+def cycle(circuit: CircuitSpec) -> list[str]:
+    """A loop of populations joined by rate-coded projections, or nothing."""
+    senders: dict[str, list[str]] = {name: [] for name in circuit.populations}
+    for projection in circuit.projections.values():
+        if projection.carries == "rate":
+            senders[projection.target].append(projection.source)
+    try:
+        graphlib.TopologicalSorter(senders).prepare()
+    except graphlib.CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def _probe(entry: Entry, circuit: CircuitSpec | None) -> Iterator[Finding]:
+    raw, spec = entry.raw if isinstance(entry.raw, dict) else {}, entry.spec
+    name = raw.get("population")
+    if circuit is not None and isinstance(name, str) and name not in circuit.populations:
+        yield ("population",), f"no population '{name}'{refuse(circuit.populations, name)}", ()
+    if spec is None:
+        return
+    if spec.phase == "free" and spec.variable in ("control", "controller"):
+        yield ("phase",), f"there is no {spec.variable} in the free phase; allowed: controlled", ("variable",)
+    if spec.names is not None and spec.units is not None:
+        yield ("names",), "neurons are chosen by 'units' or by 'names', not both", ("units",)
+    if circuit is None or spec.population not in circuit.populations:
+        return
+    population = circuit.populations[spec.population]
+    if population.type == "input":
+        yield (
+            ("population",),
+            f"'{spec.population}' is an input, clamped to the data; record another population",
+            (),
+        )
+        return
+    if spec.variable == "apical" and population.type != "pyramidal":
+        yield (
+            ("variable",),
+            f"'{spec.population}' is of type '{population.type}' and has no apical site; allowed: soma, rate, basal,"
+            " control",
+            ("population",),
+        )
+    if spec.variable == "controller" and population.type != "output":
+        yield (
+            ("variable",),
+            f"'{spec.population}' is of type '{population.type}', and the controller is read at outputs"
+            f" ({listed(circuit.outputs)})",
+            ("population",),
+        )
+    try:
+        spec.unit_indices(population.size)
+    except ValueError as error:
+        yield ("units",), str(error), ("population",)
+    if spec.names is not None:
+        if population.names is None:
+            yield (
+                ("names",),
+                f"the neurons of '{spec.population}' have no names; choose them by 'units'",
+                ("population",),
+            )
+        elif population.names.values is not None:
+            for index, neuron in enumerate(spec.names):
+                if neuron not in population.names.values:
+                    known = population.names.values
+                    yield (
+                        ("names", index),
+                        f"no neuron '{neuron}' in '{spec.population}'{refuse(known, neuron)}",
+                        ("population",),
+                    )
