@@ -24,15 +24,16 @@ from circuitlab.spec.circuit import CircuitSpec, PopulationSpec, ProjectionSpec,
 def build(spec: CircuitSpec, seed: int = 0) -> Circuit:
     """Draw a circuit's neurons, edges and initial weights.
 
-    Each draw has its own stream, from the seed and the name of the population or projection: adding a projection or
-    reordering the file changes no other's edges or weights.
+    Each draw has its own stream, from the seed and the name of the population or projection: adding a
+    projection or reordering the file changes no other's edges or weights.
 
     Args:
         spec: a loaded circuit file.
         seed: used where the file has none.
 
     Raises:
-        CircuitError: a rule cannot be satisfied, Dale's law is broken, or the circuit does not fit into memory.
+        CircuitError: a rule cannot be satisfied, Dale's law is broken, or the circuit does not fit into
+            memory.
         FormatError: a file of edges, weights, names or positions is damaged.
     """
     seed = seed if spec.seed is None else spec.seed
@@ -127,7 +128,7 @@ def _order(spec: CircuitSpec) -> list[str]:
                 raise CircuitError(f"projections.{chain[-1]}: no projection '{of}' to transpose")
             if of in chain:
                 raise CircuitError(
-                    f"projections.{name}: its transposes go round in a circle: {' of '.join([*chain, of])}"
+                    f"projections.{name}: its transposes go in a circle: {' of '.join([*chain, of])}"
                 )
             chain.append(of)
         order += [link for link in reversed(chain) if link not in order]
@@ -212,7 +213,7 @@ def _edges(
     folder: Path,
     seed: int,
 ) -> Edges:
-    """Unique edges with their initial weights: drawn, given with the edges, constant, or from a file of weights."""
+    """Unique edges with initial weights: drawn, given with the edges, constant, or from a file."""
     shared = synapses.parameter_index is not None
     given = synapses.parameters if shared else synapses.weight
     size = int(np.prod(synapses.parameter_shape)) if synapses.parameter_shape is not None else len(synapses)
@@ -220,7 +221,7 @@ def _edges(
     values = np.zeros(size)
     if weights.init == "transpose" and rule != "transpose":
         raise CircuitError(
-            "weights.init: transpose copies the weights of another projection; it needs {rule: transpose, of: ..}"
+            "weights.init: transpose copies another projection's weights; it needs {rule: transpose, of: ..}"
         )
     if given is not None and (own or (rule == "pool" and weights.init == "torch_linear")):
         values = given * weights.scale

@@ -1,4 +1,4 @@
-"""The circuit as a graph: populations of named neurons and projections of edges, in numpy, to and from networkx."""
+"""The circuit as a graph: populations of neurons and projections of edges, to and from networkx."""
 
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ class Population:
 
     Args:
         name, type: `type` is input, unit, pyramidal, interneuron or output.
-        size, shape: number of neurons; `shape` such as (1, 8, 8) where they form an image, its product is the size.
+        size, shape: number of neurons; `shape` such as (1, 8, 8) where they form an image, its product is the
+            size.
         activation: name of the nonlinearity from soma to rate.
         tau_ms: time constant in milliseconds.
         sign: Dale's law, excitatory, inhibitory or None.
         controlled: whether the neurons have a control.
-        bias: initial bias, dimensionless, shape [unit]; None where there is none. bias_plastic: whether it learns.
+        bias: initial bias, dimensionless, shape [unit]; None where there is none. bias_plastic: whether it
+            learns.
         names: name of each neuron, or None. positions: [unit, dimension], in the user's length unit, or None.
         attributes: further properties of the neurons, each of shape [unit].
     """
@@ -144,7 +146,7 @@ class Circuit:
         return graph
 
     def strongly_connected(self) -> list[tuple[str, ...]]:
-        """The recurrent groups: populations that reach each other, or themselves, over rate-coded projections.
+        """The recurrent groups: populations that reach each other, or themselves, by rate-coded projections.
 
         Each group and the list are in file order; a feedforward circuit has none.
         """
@@ -169,7 +171,8 @@ class Circuit:
         """
         if groups := self.strongly_connected():
             raise CircuitError(
-                f"circuit '{self.name}' is recurrent ({', '.join(groups[0])}): its populations have no topological order"
+                f"circuit '{self.name}' is recurrent ({', '.join(groups[0])}): "
+                "its populations have no topological order"
             )
         rank = {name: i for i, name in enumerate(self.populations)}
         return tuple(nx.lexicographical_topological_sort(self._rate_graph, key=rank.__getitem__))
@@ -177,9 +180,9 @@ class Circuit:
     def to_networkx(self) -> nx.MultiDiGraph:
         """The circuit as a networkx graph: one node a neuron, one edge a unique pair of each projection.
 
-        Nodes are called `population/index` and have population, index, type, name, position and further attributes;
-        the key of an edge is its projection's name, its attributes are weight, multiplicity, site, carries, plastic.
-        What belongs to a population, a projection or the circuit is in `graph.graph`.
+        Nodes are called `population/index` and have population, index, type, name, position and further
+        attributes; the key of an edge is its projection's name, its attributes are weight, multiplicity,
+        site, carries, plastic. What belongs to a population, a projection or the circuit is in `graph.graph`.
         """
         from circuitlab.graph.exchange import to_networkx
 

@@ -1,4 +1,4 @@
-"""Synapses as arrays: raw pairs as a rule draws them, and the unique, sorted edges that are compiled and saved."""
+"""Synapses as arrays: raw pairs as a rule draws them, and the unique, sorted edges of a projection."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Synapses:
         source, target: index of the neuron in its population, shape [synapse].
         weight: given weights, shape [synapse]; None where the projection's `weights` draw them.
         parameter_index: which shared parameter each synapse uses, shape [synapse], or None.
-        parameter_shape: shape of the shared parameters, such as [out_channel, in_channel, kernel_y, kernel_x].
+        parameter_shape: shape of the shared parameters, such as [out, in, kernel_y, kernel_x].
         parameters: given values of the shared parameters, shape [parameter], or None.
         multiplicity: how many parallel synapses each entry stands for, shape [synapse]; one if None.
         geometry: of a convolution or pooling: in_shape, out_shape, kernel, stride, padding.
@@ -51,7 +51,8 @@ class Edges:
         multiplicity: how many parallel synapses the edge stands for, int32, shape [edge].
         parameter_index, parameters: shared weights (convolution), `weight == parameters[parameter_index]`;
             int64 of shape [edge] and float64 of shape [parameter], or both None.
-        attributes: further columns of an edge file, each of shape [edge] (of parallel synapses, the first one's).
+        attributes: further columns of an edge file, each of shape [edge] (of parallel synapses, the first
+            one's).
     """
 
     source: NDArray[np.int32]
@@ -95,7 +96,7 @@ def coalesce(
     parameter_index: IntArray | None = None,
     parameters: FloatArray | None = None,
 ) -> Edges:
-    """Unique pairs sorted by (target, source); parallel synapses are summed in weight and counted in multiplicity.
+    """Unique pairs sorted by (target, source); parallel synapses summed in weight, counted in multiplicity.
 
     Time n log n (n where the pairs come sorted) and memory in proportion to the n synapses.
 

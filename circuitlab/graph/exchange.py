@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 import networkx as nx
 import numpy as np
@@ -13,8 +13,9 @@ from circuitlab.errors import CircuitError, suggestion
 from circuitlab.graph.circuit import Circuit, Population, Projection
 from circuitlab.graph.edges import Edges, coalesce
 from circuitlab.graph.weights import check_weights
+from circuitlab.spec.populations import PopulationType
 
-TYPES = ("input", "unit", "pyramidal", "interneuron", "output")
+TYPES: tuple[str, ...] = get_args(PopulationType)
 POPULATION_FIELDS = ("type", "size", "shape", "activation", "tau_ms", "sign", "controlled", "bias_plastic")
 PROJECTION_FIELDS = ("source", "target", "site", "carries", "plastic", "kernel", "geometry")
 
@@ -56,25 +57,25 @@ def to_networkx(circuit: Circuit) -> nx.MultiDiGraph:
         columns |= {"weight": e.weight.tolist(), "multiplicity": e.multiplicity.tolist()}
         if e.parameter_index is not None:
             columns["parameter_index"] = e.parameter_index.tolist()
-        graph.add_edges_from(
-            (
+        rows = zip(e.source.tolist(), e.target.tolist(), *columns.values(), strict=True)
+        for i, j, *values in rows:
+            graph.add_edge(
                 f"{p.source}/{i}",
                 f"{p.target}/{j}",
-                name,
-                {**common, **dict(zip(columns, values, strict=True))},
+                key=name,
+                **common,
+                **dict(zip(columns, values, strict=True)),
             )
-            for i, j, *values in zip(e.source.tolist(), e.target.tolist(), *columns.values(), strict=True)
-        )
     return graph
 
 
 def from_networkx(graph: nx.Graph) -> Circuit:
     """A circuit from `to_networkx`, or from another graph whose nodes have `population` and `type`.
 
-    Of another graph: neurons are numbered by `index`, else in the order of the nodes; `name`, `position`, `bias` and
-    `sign` are read where every neuron of a population has them. An edge's text key, or its attribute `projection`, is
-    its projection; edges without one are grouped by their two populations into `source_target`. The weight is 1 unless
-    given. An undirected edge is one synapse in each direction.
+    Of another graph: neurons are numbered by `index`, else in the order of the nodes; `name`, `position`,
+    `bias` and `sign` are read where every neuron of a population has them. An edge's text key, or its
+    attribute `projection`, is its projection; edges without one are grouped by their two populations into
+    `source_target`. The weight is 1 unless given. An undirected edge is one synapse in each direction.
 
     Raises:
         CircuitError: names the node or edge that lacks something or contradicts another.
@@ -86,7 +87,7 @@ def from_networkx(graph: nx.Graph) -> Circuit:
         for key in ("population", "type"):
             if key not in data:
                 raise CircuitError(
-                    f"node {node!r} has no attribute '{key}'; every neuron needs 'population' and 'type'"
+                    f"node {node!r} has no '{key}'; every neuron needs the attributes 'population' and 'type'"
                 )
         members.setdefault(str(data["population"]), []).append(node)
     if not members:
@@ -110,14 +111,15 @@ def from_networkx(graph: nx.Graph) -> Circuit:
 
 def _ordered(graph: nx.Graph, name: str, nodes: list[Any]) -> list[Any]:
     """The nodes of a population by their `index`, which counts from 0, or as they come."""
-    indices = [graph.nodes[node].get("index") for node in nodes]
-    if all(index is None for index in indices):
+    found = [graph.nodes[node].get("index") for node in nodes]
+    if all(index is None for index in found):
         return nodes
-    if sorted(index for index in indices if isinstance(index, int)) != list(range(len(nodes))):
+    at = {index: node for index, node in zip(found, nodes, strict=True) if isinstance(index, int)}
+    if at.keys() != set(range(len(nodes))):
         raise CircuitError(
-            f"population '{name}': the attribute 'index' must count its {len(nodes)} nodes from 0"
+            f"population '{name}': 'index' must count its {len(nodes)} nodes from 0, each once"
         )
-    return [node for _, node in sorted(zip(indices, nodes, strict=True), key=lambda pair: pair[0])]
+    return [at[index] for index in range(len(nodes))]
 
 
 def _population(name: str, nodes: list[Mapping[str, Any]], known: Mapping[str, Any] | None) -> Population:
@@ -126,21 +128,19 @@ def _population(name: str, nodes: list[Mapping[str, Any]], known: Mapping[str, A
     if len(kinds) > 1:
         raise CircuitError(f"population '{name}' has neurons of several types: {', '.join(sorted(kinds))}")
     if kind not in TYPES:
-        raise CircuitError(
-            f"population '{name}' has the type '{kind}'; there are {', '.join(TYPES)}.{suggestion(kind, TYPES)}"
-        )
+        near = suggestion(kind, TYPES)
+        raise CircuitError(f"population '{name}' has the type '{kind}'; there are {', '.join(TYPES)}.{near}")
     names, positions, bias = (_every(name, nodes, key) for key in ("name", "position", "bias"))
-    fields: dict[str, Any] = {"activation": "linear" if kind in ("input", "output") else "tanh"}
-    fields["controlled"] = kind != "input"
+    activation = "linear" if kind in ("input", "output") else "tanh"
+    fields: dict[str, Any] = {"activation": activation, "controlled": kind != "input"}
     if known is not None:
         fields = {key: known[key] for key in POPULATION_FIELDS if key not in ("type", "size")}
         attributes = known["attributes"]
     else:
         signs = set(_every(name, nodes, "sign") or [None])
         if len(signs) > 1 or not signs <= {None, "excitatory", "inhibitory"}:
-            raise CircuitError(
-                f"population '{name}' has the signs {sorted(map(str, signs))}; it is one of excitatory, inhibitory"
-            )
+            found = ", ".join(sorted(map(str, signs)))
+            raise CircuitError(f"population '{name}' has the sign {found}; it is excitatory or inhibitory")
         fields["sign"] = signs.pop()
         reserved = {"population", "type", "index", "name", "position", "bias", "sign"}
         attributes = [
@@ -226,9 +226,7 @@ def _projection(
     else:
         fields = {key: known[key] for key in PROJECTION_FIELDS}
     if populations[fields["target"]].type == "input":
-        raise CircuitError(
-            f"projection '{name}' reaches the input population '{fields['target']}'; inputs are clamped"
-        )
+        raise CircuitError(f"projection '{name}' reaches the input '{fields['target']}'; inputs are clamped")
     edges = _edges(name, group, place, known)
     check_weights(populations[fields["source"]], populations[fields["target"]], edges, edges.weight)
     return Projection(name=name, edges=edges, **fields)

@@ -30,10 +30,10 @@ def read_edges(
 ) -> Synapses:
     """Edges between two populations from a CSV, npz or GraphML file.
 
-    CSV: columns source,target (or pre,post), optional weight, any others become attributes. npz: arrays of those names,
-    of one length; or a matrix saved by scipy.sparse.save_npz, entry [target, source] its weight. GraphML: edges between
-    nodes, neurons by the node's `name`, else its id; an undirected edge is one synapse in each direction.
-    Neurons are given by name, where the population has names, or by index from 0.
+    CSV: columns source,target (or pre,post), optional weight, any others become attributes. npz: arrays of
+    those names, of one length; or a matrix saved by scipy.sparse.save_npz, entry [target, source] its weight.
+    GraphML: edges between nodes, neurons by the node's `name`, else its id; an undirected edge is one synapse
+    in each direction. Neurons are given by name, where the population has names, or by index from 0.
 
     Args:
         where: keep only the rows whose columns have these values, such as {type: chemical}.
@@ -122,7 +122,8 @@ def _integer(word: str) -> int:
 
 def _unknown(neuron: Any, population: Population) -> str:
     if population.names:
-        return f"no neuron '{neuron}' in population '{population.name}'.{suggestion(str(neuron), population.names)}"
+        near = suggestion(str(neuron), population.names)
+        return f"no neuron '{neuron}' in population '{population.name}'.{near}"
     allowed = f"population '{population.name}' has {population.size} units, 0 to {population.size - 1}"
     if not str(neuron).lstrip("-").isdigit():
         return f"no neuron '{neuron}': {allowed}, and no names"
@@ -219,8 +220,9 @@ def read_weights(path: Path, edges: Edges, source: Population, target: Populatio
     """Initial weights of existing edges from a file, shape [edge], or [parameter] for shared weights.
 
     .npy, or `weight` in an .npz: one number for each edge in the order of (target, source), or a matrix
-    [target, source]; shared weights in the order [out_channel, in_channel, kernel_y, kernel_x]. CSV or npz with source
-    and target, and matrices saved by scipy.sparse.save_npz: weights by pair, for exactly the projection's edges.
+    [target, source]; shared weights in the order [out_channel, in_channel, kernel_y, kernel_x]. CSV or npz
+    with source and target, and matrices saved by scipy.sparse.save_npz: weights by pair, for exactly the
+    projection's edges.
 
     Raises:
         FormatError: another shape, a missing edge, or one that the projection does not have.

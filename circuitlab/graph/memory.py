@@ -1,4 +1,4 @@
-"""How much memory a circuit needs and how much there is, so that a circuit too large is refused before it is drawn."""
+"""How much memory a circuit needs and how much there is: one too large is refused before it is drawn."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _UNITS = {
 
 
 def available_memory() -> float:
-    """Bytes of memory that may be used: the variable CIRCUITLAB_MEMORY_LIMIT ("8 GB"), else what the machine has free.
+    """Bytes of memory that may be used: CIRCUITLAB_MEMORY_LIMIT ("8 GB"), else what the machine has free.
 
     Free is MemAvailable of Linux and what the control group leaves; elsewhere the machine's physical memory.
     """

@@ -35,7 +35,8 @@ def read_names(path: Path, size: int) -> tuple[str, ...]:
 def read_positions(path: Path, size: int, names: Sequence[str] | None = None) -> FloatArray:
     """Positions [unit, dimension] from columns x, y and z (as many as there are) of a CSV file, or from .npy.
 
-    Rows are matched by name where both the file has a column `name` and the population has names, else by order.
+    Rows are matched by name where both the file has a column `name` and the population has names, else by
+    order.
 
     Raises:
         FormatError: no such columns, another number of rows, numbers that are not finite.
@@ -77,7 +78,7 @@ def read_bias(path: Path, size: int, names: Sequence[str] | None = None) -> Floa
 
 
 def grid_positions(shape: Sequence[int], spacing: float | Sequence[float], size: int) -> FloatArray:
-    """Positions [unit, dimension] on a grid, the last dimension running fastest; the first neuron at the origin.
+    """Positions [unit, dimension] on a grid from the origin, the last dimension running fastest.
 
     Raises:
         CircuitError: the grid has another number of places than there are neurons.

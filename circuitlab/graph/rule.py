@@ -1,4 +1,4 @@
-"""What a connection rule is: a drawing function with an estimate of how much it draws; and how rules read parameters."""
+"""What a connection rule is: how it draws and how much; and how rules read their parameters."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Rule:
 
     Args:
         draw: (generator, source population, target population, parameters) -> Synapses; raises CircuitError.
-        expected: (source population, target population, parameters) -> expected number of synapses, drawing nothing.
+        expected: (source population, target population, parameters) -> expected number of synapses.
     """
 
     draw: Callable[[np.random.Generator, Population, Population, Parameters], Synapses]
@@ -62,5 +62,5 @@ def same_population(rule: str, source: Population, target: Population) -> None:
     """Refuse a rule for recurrent projections between two populations."""
     if source.name != target.name:
         raise CircuitError(
-            f"{rule} connects a population with itself, but source is '{source.name}' and target '{target.name}'"
+            f"{rule} connects a population with itself, not '{source.name}' with '{target.name}'"
         )

@@ -16,7 +16,7 @@ RULES: dict[str, Rule] = {
     **rules_networkx.RULES,
     **rules_grid.RULES,
 }
-"""The rules that draw edges from the populations alone. `transpose` and `explicit` take theirs from elsewhere."""
+"""The rules that draw from the populations alone; `transpose` and `explicit` take edges from elsewhere."""
 
 GIVEN = ("transpose", "explicit")
 
@@ -24,7 +24,7 @@ GIVEN = ("transpose", "explicit")
 def draw(
     rule: str, generator: np.random.Generator, source: Population, target: Population, parameters: Parameters
 ) -> Synapses:
-    """The synapses of one projection by the rule of that name, in the rule's own order, parallel ones repeated.
+    """The synapses of one projection by the rule of that name, parallel ones repeated.
 
     Raises:
         CircuitError: there is no such rule, or it cannot be satisfied.

@@ -18,7 +18,7 @@ def convolution(
 ) -> Synapses:
     """Every output unit from its window in all input channels, weights shared in torch's conv2d order.
 
-    y[o, r, c] = sum over i, u, v of weight[o, i, u, v] x[i, r stride_y + u - padding_y, c stride_x + v - padding_x]
+    y[o, r, c] = sum over i, u, v of weight[o, i, u, v] x[i, r stride + u - padding, c stride + v - padding]
 
     A cross-correlation, as in torch; what falls into the padding is zero and makes no edge.
     """

@@ -45,14 +45,27 @@ def any_generator(
     return _grow(generator, str(need(parameters, "generator")), source, target, arguments, parameters)
 
 
+NOT_NODES = {
+    "binomial_tree",
+    "dorogovtsev_goltsev_mendes_graph",
+    "hypercube_graph",
+    "kneser_graph",
+    "mycielski_graph",
+    "sudoku_graph",
+}
+"""Generators whose `n` is an order, not a number of nodes: their graphs grow beyond any memory with it."""
+
+
 def generators() -> dict[str, Callable[..., nx.Graph]]:
     """The graph generators of networkx that take the number of nodes `n`, by name."""
     found = {}
     for name in dir(nx):
         function = getattr(nx, name)
-        if callable(function) and getattr(function, "__module__", "").startswith("networkx.generators"):
-            if not inspect.isclass(function) and "n" in inspect.signature(function).parameters:
-                found[name] = function
+        ours = str(getattr(function, "__module__", "")).startswith("networkx.generators")
+        if name in NOT_NODES or not ours or not inspect.isfunction(function):
+            continue
+        if "n" in inspect.signature(function).parameters:
+            found[name] = function
     return found
 
 
@@ -67,7 +80,7 @@ def _grow(
     available = generators()
     if name not in available:
         raise CircuitError(
-            f"networkx has no graph generator '{name}' that takes the number of nodes n.{suggestion(name, available)}"
+            f"networkx has no graph generator '{name}' that takes n nodes.{suggestion(name, available)}"
         )
     if source.size != target.size:
         raise CircuitError(
@@ -101,7 +114,7 @@ def _grow(
 
 
 def _expected(source: Population, target: Population, parameters: Parameters) -> float:
-    """A guess from the usual arguments: neighbours k, d or m of each neuron, or the probability p of each pair."""
+    """A guess from the usual arguments: neighbours k, d or m of a neuron, or the probability p of a pair."""
     arguments = {**parameters, **option(parameters, "arguments", {})}
     if "complete" in str(arguments.get("generator")):
         return source.size**2

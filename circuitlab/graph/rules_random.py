@@ -1,7 +1,7 @@
 """NEST's connection rules, with its parameter names and its meaning of autapses and multapses.
 
-An autapse is a synapse of a neuron onto itself (same index, source population = target population); multapses are
-parallel synapses between the same two neurons. Both are allowed unless the parameters say otherwise.
+An autapse is a synapse of a neuron onto itself (same index, source population = target population); multapses
+are parallel synapses between the same two neurons. Both are allowed unless the parameters say otherwise.
 [NEST documentation, "Connection rules"]
 """
 
@@ -32,7 +32,7 @@ def _pairs(source: Population, target: Population, parameters: Parameters) -> in
 def _from_position(
     position: NDArray[np.int64], source: Population, target: Population, parameters: Parameters
 ) -> Synapses:
-    """Synapses from their position in the row-major list of allowed pairs, targets as rows; sorted if that is."""
+    """Synapses from their position in the row-major list of allowed pairs, targets as rows."""
     skip = _no_autapses(source, target, parameters)
     row, column = np.divmod(position, max(source.size - skip, 1))
     row, column = row.astype(np.int32), column.astype(np.int32)

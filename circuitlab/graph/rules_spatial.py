@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from circuitlab.errors import CircuitError, suggestion
 from circuitlab.graph.circuit import Population
@@ -30,8 +30,8 @@ def distance_dependent(
 ) -> Synapses:
     """Each pair, at most once, with probability p * kernel(distance / length), and none beyond `cutoff`.
 
-    Pairs within reach are found by a k-d tree where there is a cutoff (linear and constant have one of their own), else
-    row by row; memory is never more than a block of rows beside the synapses themselves.
+    Pairs within reach are found by a k-d tree where there is a cutoff (linear and constant have one of their
+    own), else row by row; memory is never more than a block of rows beside the synapses themselves.
     """
     rows, columns = [], []
     for row, column, distance in _near(source, target, parameters, np.arange(target.size)):
@@ -62,7 +62,7 @@ def _probability(distance: FloatArray, parameters: Parameters) -> FloatArray:
 def _near(
     source: Population, target: Population, parameters: Parameters, chosen: NDArray[np.intp]
 ) -> Iterator[tuple[IntArray, IntArray, FloatArray]]:
-    """(target, source, distance) of all pairs within reach of the chosen targets, sorted, in blocks of targets."""
+    """(target, source, distance) of the pairs within reach of the chosen targets, sorted, in blocks."""
     kernel, length = option(parameters, "kernel", "gaussian"), float(need(parameters, "length"))
     if kernel not in KERNELS:
         raise CircuitError(
@@ -74,7 +74,7 @@ def _near(
     here, there = (_positions(population, box) for population in (source, target))
     if here.shape[1] != there.shape[1]:
         raise CircuitError(
-            f"the positions of '{source.name}' have {here.shape[1]} dimensions, those of '{target.name}' {there.shape[1]}"
+            f"positions in '{source.name}' are {here.shape[1]}-dimensional, in '{target.name}' {there.shape[1]}"
         )
     cutoff = float(option(parameters, "cutoff", np.inf))
     reach = min(cutoff, length) if kernel in ("linear", "constant") else cutoff
@@ -98,14 +98,14 @@ def _near(
 def _near_by_tree(
     here: FloatArray, there: FloatArray, chosen: NDArray[np.intp], reach: float, box: tuple[float, ...] | None
 ) -> Iterator[tuple[IntArray, IntArray, FloatArray]]:
-    tree = cKDTree(here, boxsize=box)
+    tree = KDTree(here, boxsize=box)
     start = 0
     while start < chosen.size:
         ahead = chosen[start : start + 1024]
         counts = np.cumsum(tree.query_ball_point(there[ahead], reach, return_length=True))
         stop = start + max(int(np.searchsorted(counts, CHUNK, side="right")), 1)
         block = chosen[start:stop]
-        found = cKDTree(there[block], boxsize=box).sparse_distance_matrix(tree, reach, output_type="ndarray")
+        found = KDTree(there[block], boxsize=box).sparse_distance_matrix(tree, reach, output_type="ndarray")
         found = found[np.lexsort((found["j"], found["i"]))]
         yield block[found["i"]], found["j"], found["v"]
         start = stop
@@ -119,9 +119,11 @@ def _positions(population: Population, box: tuple[float, ...] | None) -> FloatAr
         return positions
     if len(box) != positions.shape[1]:
         raise CircuitError(
-            f"periodic has {len(box)} numbers, but the positions of '{population.name}' {positions.shape[1]} dimensions"
+            f"periodic has {len(box)} numbers, but positions in '{population.name}' {positions.shape[1]}"
         )
-    return np.mod(positions, np.asarray(box, dtype=np.float64))
+    period = np.asarray(box, dtype=np.float64)
+    wrapped = np.mod(positions, period)
+    return np.where(wrapped < period, wrapped, 0.0)
 
 
 RULES = {"distance_dependent": Rule(distance_dependent, _expected)}

@@ -1,4 +1,4 @@
-"""Exact sparse sampling: which of very many pairs are connected, in memory proportional to the pairs drawn."""
+"""Exact sparse sampling of very many pairs, in memory proportional to those drawn."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def bernoulli_positions(generator: np.random.Generator, total: int, p: float) ->
 
 
 def distinct(generator: np.random.Generator, rows: int, count: int, size: int) -> NDArray[np.int64]:
-    """For each row `count` different numbers below `size`, every subset equally likely; sorted, shape [row, count].
+    """For each row `count` different numbers below `size`, all subsets equally likely; [row, count], sorted.
 
-    Numbers are drawn one after another and repeats drawn again, in all rows at once; where more than half are wanted,
-    those left out are drawn instead.
+    Numbers are drawn one after another and repeats drawn again, in all rows at once; where more than half are
+    wanted, those left out are drawn instead.
     """
     assert 0 <= count <= size
     if rows == 0 or count == 0:

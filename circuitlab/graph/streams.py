@@ -1,4 +1,4 @@
-"""Independent random streams: each named draw has a generator of its own, so that adding one never changes another."""
+"""Independent random streams: each named draw has its own, so that adding one never changes another."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import numpy as np
 def stream(seed: int, *names: str) -> np.random.Generator:
     """The random generator of one named draw, such as `stream(0, "edges", "l4_l23")`.
 
-    The seed and the names are hashed with sha256 into the entropy of a numpy SeedSequence (PCG64): equal arguments give
-    the same numbers in every process, on every platform and in any order of the file; different ones are independent.
+    The seed and the names are hashed with sha256 into the entropy of a numpy SeedSequence (PCG64): equal
+    arguments give the same numbers in every process, on every platform and in any order of the file;
+    different ones are independent.
 
     Args:
         seed: the circuit's seed, any integer.

@@ -134,7 +134,8 @@ def read_table(path: Path) -> Table:
 
 
 def read_arrays(path: Path) -> dict[str, NDArray]:
-    """The arrays of an .npz file, or the one of an .npy file under the name `array`; pickled objects are refused.
+    """The arrays of an .npz file, or the one of an .npy file under the name `array`; pickled objects are
+    refused.
 
     Raises:
         FormatError: missing, damaged, pickled, or larger than the memory available.

@@ -65,9 +65,9 @@ RANDOM_WEIGHTS: dict[str, Callable[..., FloatArray]] = {
 }
 """Random weights by name: (generator, size, fan-in, fan-out, parameters) -> weights of shape [size].
 
-xavier: Glorot and Bengio 2010. kaiming: He et al. 2015, gain sqrt(2). torch_linear: U(-1/sqrt(fan_in), 1/sqrt(fan_in)),
-torch's `Linear`. normal: `mean` 0, `std` 1/sqrt(fan_in). uniform: from `low` to `high`, else as torch_linear. lognormal:
-`mean` 0 and `std` 1 are those of the logarithm.
+xavier: Glorot and Bengio 2010. kaiming: He et al. 2015, gain sqrt(2). torch_linear: U(-1/sqrt(fan_in),
+1/sqrt(fan_in)), torch's `Linear`. normal: `mean` 0, `std` 1/sqrt(fan_in). uniform: from `low` to `high`, else
+as torch_linear. lognormal: `mean` 0 and `std` 1 are those of the logarithm.
 """
 
 
@@ -83,7 +83,7 @@ def fans(synapses: Synapses) -> tuple[float, float]:
 def random_weights(
     generator: Generator, synapses: Synapses, size: int, weights: Any, sign: str | None
 ) -> FloatArray:
-    """Weights drawn by name, one for each synapse or shared parameter; under Dale's law |weight| times the sign.
+    """Weights drawn by name; under Dale's law |weight| times the sign.
 
     Args:
         size: how many to draw.
@@ -133,7 +133,8 @@ def _synapse(source: Population, target: Population, synapses: Synapses | Edges,
 
 
 def initial_bias(generator: Generator, size: int, bias: Any) -> FloatArray:
-    """Initial bias by name: zeros, constant (`value`), uniform U(-scale, scale) or normal N(0, scale^2), shape [unit].
+    """Initial bias, shape [unit]: zeros, constant (`value`), uniform U(-scale, scale) or normal N(0,
+    scale^2).
 
     Args:
         bias: has the attributes init, value, scale; a bias from a file is read by `formats`.
