@@ -133,7 +133,9 @@ def failing(error: ValidationError) -> tuple[list[tuple[Any, ...]], list[tuple[A
     """Where a mapping's wrong values are (for a missing key, the mapping it is missing from), and its unknown keys."""
     entries = [(entry["type"], _location(entry)) for entry in error.errors(include_url=False)]
     unknown = [place for kind, place in entries if kind == "extra_forbidden"]
-    wrong = [place[:-1] if kind == "missing" else place for kind, place in entries if kind != "extra_forbidden"]
+    wrong = [
+        place[:-1] if kind == "missing" else place for kind, place in entries if kind != "extra_forbidden"
+    ]
     return wrong, unknown
 
 

@@ -13,6 +13,7 @@ from circuitlab.errors import Problem, SpecError
 from circuitlab.spec.base import Model, parse, without_none
 from circuitlab.spec.circuit import CircuitSpec, circuit_of
 from circuitlab.spec.experiment_checks import check_experiment
+from circuitlab.spec.files import file_problem
 from circuitlab.spec.kinds import expect
 from circuitlab.spec.overrides import apply_overrides
 from circuitlab.spec.probes import EverySpec, ProbeSpec
@@ -186,10 +187,11 @@ def _circuit(
     name = source.data.get("circuit")
     if not isinstance(name, str) or not name:
         return None
-    path = Path(os.path.normpath(folder / name))
-    if not path.exists():
-        source.report(("circuit",), f"no file '{name}'")
+    problem = file_problem(folder, name, allow_outside=True)
+    if problem:
+        source.report(("circuit",), problem)
         return None
+    path = Path(os.path.normpath(folder / name))
     try:
         inner = read(path)
         spec = circuit_of(inner, path.parent, allow_outside=allow_outside)

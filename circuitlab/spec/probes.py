@@ -86,7 +86,9 @@ class ProbeSpec(Model):
     """Which equilibrium is recorded."""
     samples: Annotated[
         Literal["batch"] | tuple[int, ...],
-        BeforeValidator(_samples, json_schema_input_type=Literal["batch"] | list[Annotated[int, Field(ge=0)]]),
+        BeforeValidator(
+            _samples, json_schema_input_type=Literal["batch"] | list[Annotated[int, Field(ge=0)]]
+        ),
     ] = "batch"
     """Samples of the current minibatch, or a list of sample numbers from 0."""
     of: Literal["train", "validation", "test"] = "train"

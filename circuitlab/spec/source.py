@@ -7,6 +7,7 @@ Aliases are expanded, so their size and depth are bounded: a small file cannot f
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,7 @@ MAX_NODES = 100_000
 MAX_DEPTH = 64
 MAX_PROBLEMS = 1000
 TAG = "tag:yaml.org,2002:"
+NOT_A_CHARACTER = re.compile("[\\x00\ud800-\udfff]")
 NOT_TEXT = (
     (b"\x89HDF", "an HDF5 file"),
     (b"\x1f\x8b", "a gzip archive"),
@@ -45,6 +47,11 @@ def dotted(path: Sequence[str | int]) -> str:
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
     return text
+
+
+def printable(text: str) -> str:
+    """A text in one line, line breaks and control characters written as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 @dataclass
@@ -95,6 +102,7 @@ class Source:
         self.values[path] = (0, 0)
 
     def _keep(self, order: tuple[int, int, int], problem: Problem) -> None:
+        problem = Problem(problem.where, printable(problem.path), printable(problem.message))
         if all(problem != other for _, other in self.found[-20:]):
             self.found.append((order, problem))
 
@@ -349,6 +357,8 @@ class _Builder:
     def _scalar(self, node: ScalarNode, path: Place) -> Any:
         tag, value = str(node.tag), str(node.value)
         if tag in (TAG + "str", TAG + "timestamp", TAG + "merge"):
+            if NOT_A_CHARACTER.search(value):
+                self.source.report(path, "a character that no text holds (NUL or half a surrogate pair)")
             return value
         if tag == TAG + "null":
             return None

@@ -1,0 +1,72 @@
+"""What is allowed in a specification but probably not meant: warnings for `circuitlab validate`."""
+
+from __future__ import annotations
+
+import networkx
+
+from circuitlab.spec.circuit import CircuitSpec
+from circuitlab.spec.experiment import ExperimentSpec
+
+
+def warnings(spec: CircuitSpec | ExperimentSpec) -> list[str]:
+    """One line per warning, each `path: what; why`."""
+    if isinstance(spec, CircuitSpec):
+        return _circuit_warnings(spec)
+    return [*_circuit_warnings(spec.circuit), *_experiment_warnings(spec)]
+
+
+def _circuit_warnings(spec: CircuitSpec) -> list[str]:
+    found = []
+    flow = networkx.DiGraph()
+    flow.add_nodes_from(spec.populations)
+    flow.add_edges_from((p.source, p.target) for p in spec.projections.values() if p.carries == "rate")
+    towards = set(spec.outputs).union(*(networkx.ancestors(flow, name) for name in spec.outputs))
+    reached = set(spec.inputs).union(*(networkx.descendants(flow, name) for name in spec.inputs))
+    for name, population in spec.populations.items():
+        if population.type != "input" and not any(flow.predecessors(name)):
+            found.append(f"populations.{name}: no rate-coded projection reaches it; only its bias drives it")
+        elif name not in reached:
+            found.append(
+                f"populations.{name}: no path leads to it from an input; its activity does not depend on the data"
+            )
+        if name not in towards:
+            found.append(f"populations.{name}: no path leads from it to an output; it cannot change the loss")
+    for name, projection in spec.projections.items():
+        if projection.carries == "burst" and not spec.populations[projection.source].controlled:
+            found.append(
+                f"projections.{name}: '{projection.source}' is not controlled, so its bursts carry nothing"
+            )
+        if projection.carries == "burst" and not spec.populations[projection.target].controlled:
+            found.append(
+                f"projections.{name}: '{projection.target}' is not controlled, so bursts have no effect on it"
+            )
+    return found
+
+
+def _experiment_warnings(spec: ExperimentSpec) -> list[str]:
+    found = []
+    feedback = (
+        "apical"
+        if spec.control.pathway == "dynamic_inversion" and spec.control.feedback == "apical"
+        else None
+    )
+    circuit = spec.circuit
+    bursts = {name: p for name, p in circuit.projections.items() if p.carries == "burst"}
+    if feedback is None:
+        for name in bursts:
+            found.append(
+                f"projections.{name}: carries bursts, which only 'feedback: apical' uses; it is idle here"
+            )
+    else:
+        targets = {projection.target for projection in bursts.values()}
+        for name, population in circuit.populations.items():
+            if population.type not in ("input", "output") and population.controlled and name not in targets:
+                found.append(
+                    f"populations.{name}: no burst projection reaches it, so under 'feedback: apical' it gets no control"
+                )
+    for name in circuit.outputs:
+        if not circuit.populations[name].controlled:
+            found.append(
+                f"populations.{name}: an output that is not controlled; its loss cannot be brought down by control"
+            )
+    return found
