@@ -43,15 +43,15 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> 
     rows = [list(row) for row in rows]
     if not rows:
         return
-    grid = Table(
-        title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0)
-    )
+    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for index, name in enumerate(columns):
         numeric = all(isinstance(row[index], (int, float)) or row[index] is None for row in rows)
         grid.add_column(Text(name), justify="right" if numeric else "left", overflow="fold", style=None)
     for row in rows:
         grid.add_row(*(Text(number(cell)) for cell in row))
     page = console()
+    if title:
+        page.print(Text(title, style="bold"))
     page.print(grid)
     page.print()
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from circuitlab.cli.common import AsJson, memory, print_json, say, table
+from circuitlab.cli.common import AsJson, print_json, say
+from circuitlab.cli.inspect_print import print_part, print_summaries
 from circuitlab.errors import RunFileError
 
 if TYPE_CHECKING:
@@ -48,17 +49,23 @@ def inspect(
                 print_json(parts[0] if len(parts) == 1 else parts)
             else:
                 for part in parts:
-                    _print_part(part)
+                    print_part(part)
         else:
             summaries = [_summary(run) for run in runs]
             if as_json:
                 print_json(summaries[0] if len(summaries) == 1 else summaries)
             else:
-                _print_summaries(summaries)
+                print_summaries(summaries)
         if plot is not None:
-            from circuitlab.report.plots import plot_run
+            if path is not None and path.strip("/"):
+                from circuitlab.report.dataset import plot_dataset
 
-            plot_run(*_readings(runs)[:1], plot, *_readings(runs)[1:])
+                plot_dataset(runs[0], path, plot)
+            else:
+                from circuitlab.report.plots import plot_run
+
+                first, *others = _readings(runs)
+                plot_run(first, plot, *others)
             if not as_json:
                 say(f"picture: {plot}")
 
@@ -115,18 +122,35 @@ def _summary(run: Run) -> dict[str, Any]:
             }
             for name, probe in one.probes.items()
         },
+        "equilibria": _equilibria(run),
         "groups": _groups(run),
     }
 
 
 def _population_sizes(run: Run, named: dict[str, Any]) -> dict[str, int]:
     paths = {name: f"nodes/{name}/node_id" for name in named}
-    return {name: int(run.datasets[path].size) for name, path in paths.items() if path in run.datasets}
+    return {name: run.datasets[path].shape[0] for name, path in paths.items() if path in run.datasets}
 
 
 def _projection_sizes(run: Run, named: dict[str, Any]) -> dict[str, int]:
     paths = {name: f"edges/{name}/source_node_id" for name in named}
-    return {name: int(run.datasets[path].size) for name, path in paths.items() if path in run.datasets}
+    return {name: run.datasets[path].shape[0] for name, path in paths.items() if path in run.datasets}
+
+
+def _equilibria(run: Run) -> dict[str, dict[str, Any]]:
+    """Convergence of the free and the controlled equilibria that the file holds."""
+    found = {}
+    for phase in ("free", "controlled"):
+        parts = {name: f"equilibria/{phase}/{name}" for name in ("converged", "iterations", "residual")}
+        if all(part in run.datasets and run.datasets[part].size for part in parts.values()):
+            converged, iterations, residual = (run.read(part) for part in parts.values())
+            found[phase] = {
+                "samples": int(converged.size),
+                "converged": int(converged.sum()),
+                "iterations_mean": float(iterations.mean()),
+                "residual_largest": float(residual.max()),
+            }
+    return found
 
 
 def _groups(run: Run) -> dict[str, dict[str, int]]:
@@ -136,68 +160,6 @@ def _groups(run: Run) -> dict[str, dict[str, int]]:
         group["datasets"] += 1
         group["bytes"] += int(run.datasets[part.path].nbytes)
     return groups
-
-
-def _print_summaries(summaries: list[dict[str, Any]]) -> None:
-    keys = (
-        "status",
-        "experiment",
-        "circuit",
-        "created",
-        "command",
-        "circuitlab_version",
-        "torch_version",
-        "device",
-        "seed",
-    )
-    for one in summaries:
-        facts = one | one["attributes"] | {"status": one["status"]}
-        say(f"{one['file']} ({memory(one['bytes'])})")
-        for key in keys:
-            if facts.get(key) not in (None, ""):
-                say(f"  {key.replace('_', ' ')}: {facts[key]}")
-        say(f"  neurons: {', '.join(f'{name} {size:,}' for name, size in one['populations'].items())}")
-        say(f"  synapses: {', '.join(f'{name} {size:,}' for name, size in one['projections'].items())}")
-        say("")
-    names = list(dict.fromkeys(name for one in summaries for name in one["metrics"]))
-    if len(summaries) == 1:
-        columns = ["metric", "rows", "first", "last", "lowest", "highest"]
-        rows = [[name, *(summaries[0]["metrics"][name][column] for column in columns[1:])] for name in names]
-        table("training", columns, rows)
-    else:
-        labels = [one["label"] for one in summaries]
-        if len(set(labels)) < len(labels):
-            labels = [Path(one["file"]).stem for one in summaries]
-        columns = ["metric", *(f"{label}, {end}" for label in labels for end in ("first", "last"))]
-        rows = [
-            [
-                name,
-                *(
-                    (one["metrics"].get(name) or {}).get(end)
-                    for one in summaries
-                    for end in ("first", "last")
-                ),
-            ]
-            for name in names
-        ]
-        table("training", columns, rows)
-    probes = [
-        [*([Path(one["file"]).stem] if len(summaries) > 1 else []), name, *probe.values()]
-        for one in summaries
-        for name, probe in one["probes"].items()
-    ]
-    where = ["run"] if len(summaries) > 1 else []
-    table(
-        "recorded neurons",
-        [*where, "probe", "population", "variable", "phase", "frames", "samples", "neurons"],
-        probes,
-    )
-    if len(summaries) == 1:
-        rows = [
-            [name, group["datasets"], memory(group["bytes"])]
-            for name, group in summaries[0]["groups"].items()
-        ]
-        table("contents (circuitlab inspect RUN.h5 GROUP shows more)", ["group", "datasets", "size"], rows)
 
 
 def _part(run: Run, path: str) -> dict[str, Any]:
@@ -246,36 +208,3 @@ def _dataset(run: Run, path: str) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else value
-
-
-def _print_part(part: dict[str, Any]) -> None:
-    say(f"{part['file']}: {part['path']}")
-    for key, value in part["attributes"].items():
-        say(f"  {key}: {value}")
-    if "datasets" in part:
-        say("")
-        rows = [
-            [
-                d["path"],
-                " x ".join(str(n) for n in d["shape"]) or "one",
-                d["type"],
-                d["units"],
-                d["description"],
-            ]
-            for d in part["datasets"]
-        ]
-        table("datasets", ["path", "shape", "type", "units", "description"], rows)
-        return
-    if "text" in part:
-        say("")
-        say(part["text"].rstrip())
-        return
-    say(f"  shape: {' x '.join(str(n) for n in part['shape']) or 'one value'}, {part['type']}")
-    for key in ("mean", "lowest", "highest"):
-        if key in part:
-            say(f"  {key}: {part[key]:.6g}")
-    if part.get("not_finite"):
-        say(f"  values that are no finite numbers: {part['not_finite']:,}")
-    say(
-        f"  first values: {', '.join(f'{v:.6g}' if isinstance(v, float) else str(v) for v in part['first_values'])}"
-    )

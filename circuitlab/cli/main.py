@@ -1,6 +1,6 @@
 """The `circuitlab` command: its subcommands, and what every one of them does with an error.
 
-Exit codes: 0 done, 1 the user's input is wrong, 2 the command line is wrong, 3 the run failed, 130 stopped by Ctrl-C.
+Exit codes: 0 done, 1 the user's input is wrong, 2 the command line is wrong, 3 the run failed, 130 Ctrl-C.
 To add a command, write its function in a module of its own, import it here and add it to `COMMANDS`.
 """
 
@@ -51,8 +51,9 @@ def circuitlab(
 ) -> None:
     """Neural circuits as YAML graphs: their equilibria, local learning, and every neuron on record.
 
-    A circuit file names populations (inputs, pyramidal cells, interneurons, outputs) and the projections between them.
-    An experiment file says what the circuit learns, from which data, under which control, and which neurons to record.
+    A circuit file names populations (inputs, pyramidal cells, interneurons, outputs) and their projections.
+
+    An experiment file says what the circuit learns, from which data, under which control, and what to record.
     """
 
 
@@ -89,7 +90,7 @@ def entry() -> None:
 
 
 def _unforeseen(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """An error nobody foresaw is a mistake in circuitlab: show all of it, and do not blame the user's input."""
+    """An error nobody foresaw is a mistake in circuitlab: show all of it, and do not blame the user."""
     traceback.print_exception(kind, error, trace)
     print("circuitlab: this is a mistake in circuitlab, not in your files; please report it", file=sys.stderr)
     sys.exit(RUN_FAILED)

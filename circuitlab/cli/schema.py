@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -11,7 +11,7 @@ from circuitlab.cli.common import print_json
 from circuitlab.errors import CircuitlabError
 
 
-class Kind(str, Enum):
+class Kind(StrEnum):
     """The kinds of file a user writes."""
 
     circuit = "circuit"
@@ -22,7 +22,7 @@ class Kind(str, Enum):
 def schema(kind: Annotated[Kind, typer.Argument(help="Which kind of file.")]) -> None:
     """Print the JSON Schema of circuit or experiment files, for editors that complete and check YAML.
 
-    Keep it beside your files and name it in their first line: # yaml-language-server: $schema=circuit.schema.json
+    Keep it beside your files, named in their first line: # yaml-language-server: $schema=circuit.schema.json
     """
     from circuitlab.spec.schema import json_schema
 

@@ -22,10 +22,10 @@ def show(
     ] = 0,
     allow_outside: AllowOutside = False,
 ) -> None:
-    """Show a circuit: populations, projections, densities, memory and spectral radius, as tables or as a drawing."""
+    """Show a circuit: populations, projections, densities, memory, spectral radius, and its drawing."""
     from circuitlab.graph.build import build
-    from circuitlab.spec.circuit import load_circuit
     from circuitlab.report.summary import summarize
+    from circuitlab.spec.circuit import load_circuit
 
     built = build(load_circuit(circuit, allow_outside=allow_outside), seed=seed)
     summary = summarize(built)
@@ -44,7 +44,7 @@ def show(
 def _tables(summary: dict[str, Any]) -> None:
     size = f"{summary['neurons']:,} neurons, {summary['synapses']:,} synapses"
     say(
-        f"{summary['circuit']}: {size}, {memory(summary['bytes'])} of weights in float32, seed {summary['seed']}"
+        f"{summary['circuit']}: {size}, {memory(summary['bytes'])} of float32 weights, seed {summary['seed']}"
     )
     if summary["description"]:
         say(summary["description"])

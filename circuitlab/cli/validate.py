@@ -21,7 +21,7 @@ def validate(
 ) -> None:
     """Check circuit and experiment files: every mistake in one go, with its line and what is allowed.
 
-    The circuit is also built, so that a connection rule that cannot be satisfied is found here and not in the run.
+    The circuit is also built, so that a rule that cannot be satisfied is found here and not in the run.
     """
     reports = [_check(file, allow_outside) for file in files]
     if as_json:
@@ -41,6 +41,7 @@ def validate(
 def _check(file: Path, allow_outside: bool) -> dict[str, Any]:
     """What is in a file, or what is wrong with it."""
     from circuitlab.graph.build import build
+    from circuitlab.spec.advice import warnings
     from circuitlab.spec.circuit import load_circuit
     from circuitlab.spec.experiment import load_experiment
     from circuitlab.spec.kinds import kind_of
@@ -60,6 +61,7 @@ def _check(file: Path, allow_outside: bool) -> dict[str, Any]:
     except CircuitlabError as error:
         report |= {"ok": False, "problems": [f"{file}: {error}"]}
         return report
+    report["warnings"] = warnings(experiment or circuit)
     size = f"{_count(circuit.populations, 'population')}, {_count(circuit.projections, 'projection')}"
     report["what"] = f"{kind}; {size}" if experiment is None else f"{kind}; circuit {circuit.circuit}, {size}"
     return report

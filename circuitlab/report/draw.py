@@ -1,4 +1,4 @@
-"""A drawing of a circuit: populations as cells with their compartments, projections as arrows that end at their site."""
+"""A drawing of a circuit: cells with their compartments, and arrows that end at the site of a projection."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ BULB, TIP = 0.05, 0.13
 def draw(circuit: Circuit, path: str | FilePath) -> None:
     """Draw a circuit into a file; its suffix says the kind: svg, png or pdf.
 
-    Feedforward, lateral, feedback and inhibitory projections differ in colour and head; what carries bursts is dashed.
+    Feedforward, lateral, feedback and inhibitory projections differ in colour and head; bursts are dashed.
 
     Raises:
         CircuitError: the suffix is none of these, or the file cannot be written.
@@ -228,7 +228,7 @@ def _legend(axes: Axes, arrows: list[Arrow]) -> None:
     if keys:
         words = [WORDS.get(kind, "carries bursts") for kind, _ in keys]
         axes.legend(
-            keys,
+            keys,  # pyright: ignore[reportArgumentType] (any object with a handler of its own)
             words,
             loc="lower center",
             ncols=len(keys),

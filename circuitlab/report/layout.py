@@ -1,13 +1,14 @@
 """Where a circuit's populations stand in its drawing, and the way each projection takes between them.
 
-Lengths are in inches, x to the right, y upwards. Columns follow the flow of rates from the inputs (left) to the
-outputs (right); interneurons stand beside the population they mainly inhibit.
+Lengths are in inches, x to the right, y upwards. Columns follow the flow of rates from the inputs (left)
+to the outputs (right); interneurons stand beside the population they mainly inhibit.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import networkx as nx
 
@@ -48,7 +49,7 @@ class Cell:
         return SOMA_HEIGHT / 2 + (BASAL_STEM + DENDRITE_HEIGHT if self.pyramidal else 0.0)
 
     def box(self, site: str) -> tuple[float, float, float, float]:
-        """Centre x, centre y, width and height of a compartment; cells that are not pyramidal are one soma."""
+        """Centre x, centre y, width and height of a compartment; others than pyramidal cells are one soma."""
         if not self.pyramidal or site == "soma":
             return self.x, self.y, self.width, SOMA_HEIGHT
         up = SOMA_HEIGHT / 2 + (APICAL_STEM if site == "apical" else BASAL_STEM) + DENDRITE_HEIGHT / 2
@@ -60,7 +61,8 @@ class Arrow:
     """One projection in the drawing.
 
     Args:
-        kind: feedforward, lateral, feedback or inhibitory. start, end: sides of source and target, -1 left, +1 right.
+        kind: feedforward, lateral, feedback or inhibitory.
+        start, end: sides of source and target, -1 left, +1 right.
         points: the way from source to target, alternating between column edges; the drawing rounds it.
     """
 
@@ -112,7 +114,7 @@ def layout(circuit: Circuit) -> Layout:
 
 
 def _ranks(circuit: Circuit) -> dict[str, int]:
-    """Place of every population in the flow of rates: longest way from the inputs, cycles cut at the way back."""
+    """Place of every population in the flow of rates: longest way from the inputs, cycles cut."""
     graph = nx.DiGraph()
     graph.add_nodes_from(circuit.populations)
     drive = nx.DiGraph(graph)
@@ -122,9 +124,12 @@ def _ranks(circuit: Circuit) -> dict[str, int]:
         if p.source != p.target and p.carries == "rate" and p.site != "apical" and not inhibits:
             drive.add_edge(p.source, p.target)
     starts = set(circuit.inputs) or {next(iter(circuit.populations))}
-    far = len(graph)
-    depth = dict.fromkeys(graph, far) | nx.multi_source_dijkstra_path_length(graph, starts, weight=None)
-    depth |= nx.multi_source_dijkstra_path_length(drive, starts, weight=None)
+    depth = dict.fromkeys(graph, len(graph))
+    for steps in (graph, drive):
+        depth |= {
+            name: int(n)
+            for name, n in nx.multi_source_dijkstra_path_length(steps, starts, weight=None).items()
+        }
     for group in list(nx.strongly_connected_components(drive)):
         inside = [(a, b) for a, b in drive.edges if a in group and b in group and depth[b] <= depth[a]]
         drive.remove_edges_from(inside)
@@ -141,7 +146,7 @@ def _ranks(circuit: Circuit) -> dict[str, int]:
 
 
 def _seat_interneurons(circuit: Circuit, ranks: dict[str, int]) -> None:
-    """Give interneurons the rank of the population they reach with most synapses, through each other if need be."""
+    """Give interneurons the rank of the population they reach with most synapses, directly or by others."""
     waiting = {name for name, p in circuit.populations.items() if p.type == "interneuron"}
     while waiting:
         seated = {}
@@ -252,5 +257,5 @@ def _route(cells: dict[str, Cell], columns: list[list[str]], arrows: list[Arrow]
 def _lane(column: list[Cell], wanted: float) -> float:
     """Height of the free space in a column that is nearest to the height wanted."""
     spaces = [column[0].y + column[0].above + ROW_GAP / 2, column[-1].y - column[-1].below - ROW_GAP / 2]
-    spaces += [(a.y - a.below + b.y + b.above) / 2 for a, b in zip(column, column[1:], strict=False)]
+    spaces += [(a.y - a.below + b.y + b.above) / 2 for a, b in pairwise(column)]
     return min(spaces, key=lambda y: abs(y - wanted))

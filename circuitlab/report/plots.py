@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
+from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -18,11 +20,15 @@ from circuitlab.errors import RunFileError
 from circuitlab.report.readings import Probe, Reading
 
 RUNS = ("#0072B2", "#D55E00")
-SPLITS = {"test": ("-", 2.2), "validation": ("--", 1.5), "train": (":", 1.5)}
+SPLITS: dict[str, tuple[Literal["-", "--", ":"], float]] = {
+    "test": ("-", 2.2),
+    "validation": ("--", 1.5),
+    "train": (":", 1.5),
+}
 SPLIT_WORDS = {"test": "test", "validation": "validation", "train": "training"}
 SAMPLE_COLOURS = ("#0072B2", "#D55E00", "#009E73")
 INK, GREY = "#222222", "#6b6b6b"
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 11, "axes.titlesize": 12.5, "axes.titleweight": "bold", "axes.titlelocation": "left",
     "axes.labelsize": 11, "axes.edgecolor": GREY, "axes.labelcolor": INK, "text.color": INK,
     "xtick.color": GREY, "ytick.color": GREY, "xtick.labelcolor": INK, "ytick.labelcolor": INK,
@@ -36,29 +42,35 @@ Panel = tuple[float, Callable[[SubFigure], None]]
 
 
 def plot_run(run: Reading, path: str | Path, compare: Reading | None = None) -> None:
-    """Draw a run into a file of 1600 x 1000 points, beside another run of the same circuit where one is given.
+    """Draw a run into a file of 1600 x 1000 points, beside another run of the circuit where one is given.
 
-    Panels: accuracy, loss, control cost with unconverged samples; rates before and after learning; one neuron's soma
-    and what its basal synapses predict. What was not recorded is left out.
+    Panels: accuracy, loss, control cost with unconverged samples; rates before and after learning; one
+    neuron's soma and what its basal synapses predict. What was not recorded is left out.
 
     Raises:
         RunFileError: there is nothing to draw yet, or the file cannot be written.
     """
-    path = Path(path)
-    if path.suffix.lower() not in SUFFIXES:
-        raise RunFileError(f"{path}: a picture is a file ending in {', '.join(SUFFIXES)}")
     with mpl.rc_context(STYLE):
         figure = picture(run, compare)
         if figure is None:
             raise RunFileError(
-                f"{run.title}: holds no training metrics and no recorded neurons yet; nothing to draw"
+                f"{run.title}: holds no training metrics and no recorded neurons; nothing to draw"
             )
-        try:
-            figure.savefig(path, dpi=100)
-        except OSError as error:
-            raise RunFileError(
-                f"{path}: cannot be written ({(error.strerror or str(error)).lower()})"
-            ) from None
+        save(figure, Path(path))
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a picture; its suffix says the kind.
+
+    Raises:
+        RunFileError: the suffix is none of a picture, or the file cannot be written.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise RunFileError(f"{path}: a picture is a file ending in {', '.join(SUFFIXES)}")
+    try:
+        figure.savefig(path, dpi=100)
+    except OSError as error:
+        raise RunFileError(f"{path}: cannot be written ({(error.strerror or str(error)).lower()})") from None
 
 
 def picture(run: Reading, compare: Reading | None = None) -> Figure | None:
@@ -70,9 +82,8 @@ def picture(run: Reading, compare: Reading | None = None) -> Figure | None:
     height = 10 if len(rows) == 2 else 5.6
     figure = Figure(figsize=(16, height), facecolor="white")
     FigureCanvasAgg(figure)
-    head, *bands = figure.subfigures(
-        len(rows) + 1, 1, height_ratios=[0.5, *[(height - 0.5) / len(rows)] * len(rows)]
-    )
+    heights = [0.5, *[(height - 0.5) / len(rows)] * len(rows)]
+    head, *bands = np.ravel(np.asarray(figure.subfigures(len(rows) + 1, 1, height_ratios=heights)))
     head.text(0.02, 0.36, run.title, fontsize=16, fontweight="bold", va="center")
     lines = [Line2D([], [], color=c, linewidth=2.6, label=r.label) for r, c in zip(runs, RUNS, strict=False)]
     head.legend(handles=lines, loc="center right", ncols=2, fontsize=12, bbox_to_anchor=(0.985, 0.36))
@@ -171,13 +182,14 @@ def _control(sub: SubFigure, runs: list[Reading]) -> None:
 
 
 def _rates(sub: SubFigure, probe: Probe) -> None:
-    """Heat maps of the first and the last frame; samples sorted by class, neurons by the class they prefer at the end."""
+    """Heat maps of the first and last frame; samples sorted by class, neurons by preferred class."""
     order, edges, names = _by_class(probe.labels, probe.shape[1])
     before, after = probe.data[0][order].T, probe.data[-1][order].T
     neurons = _by_preference(after, edges)
-    low, high = float(min(before.min(), after.min())), float(max(before.max(), after.max()))
-    signed = low < 0
-    limit = max(abs(low), abs(high), 1e-12)
+    both = np.concatenate([before, after], axis=1)
+    shown = both[np.isfinite(both)]
+    signed = bool((shown < 0).any())
+    limit = max(float(np.abs(shown).max(initial=0.0)), 1e-12)
     scale = (
         {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
         if signed
@@ -204,7 +216,7 @@ def _rates(sub: SubFigure, probe: Probe) -> None:
         if names:
             for edge in edges[1:-1]:
                 axes.axvline(edge - 0.5, color=INK, linewidth=0.7)
-            axes.set_xticks([(a + b - 1) / 2 for a, b in zip(edges, edges[1:], strict=False)], names)
+            axes.set_xticks([(a + b - 1) / 2 for a, b in pairwise(edges)], names)
             axes.tick_params(axis="x", length=0)
         axes.set_yticks([])
         if index == 0:
@@ -216,7 +228,7 @@ def _rates(sub: SubFigure, probe: Probe) -> None:
 
 
 def _by_class(labels: NDArray | None, count: int) -> tuple[NDArray, list[int], list[str]]:
-    """Order of the samples, where each class begins (and the end), and the classes' names; no names where unknown."""
+    """Order of the samples, where each class begins (and the end), and the classes' names if known."""
     if labels is None or len(labels) != count or len(set(labels.tolist())) > 40:
         return np.arange(count), [0, count], []
     order = np.argsort(labels, kind="stable")
@@ -225,15 +237,15 @@ def _by_class(labels: NDArray | None, count: int) -> tuple[NDArray, list[int], l
 
 
 def _by_preference(rates: NDArray, edges: list[int]) -> NDArray:
-    """Order of the neurons, by the class they answer most strongly, then by how strongly; rates [unit, sample]."""
-    means = np.stack([rates[:, a:b].mean(1) for a, b in zip(edges, edges[1:], strict=False)], axis=1)
+    """Order of the neurons, by the class they prefer, then by how strongly; rates [unit, sample]."""
+    means = np.stack([rates[:, a:b].mean(1) for a, b in pairwise(edges)], axis=1)
     means = means - means.mean(1, keepdims=True)
     return np.lexsort((-means.max(1), means.argmax(1)))
 
 
 def _same_neurons(run: Reading) -> dict[str, Probe] | None:
     """Probes of soma, basal and control (or apical) that saw the same neurons, samples and frames."""
-    somas = [p for p in run.probes.values() if p.variable == "soma" and p.shape[0] > 1]
+    somas = [p for p in run.probes.values() if p.variable == "soma" and p.shape[0] > 1 and p.fixed]
     for soma in somas:
         found = {"soma": soma}
         for variable in ("basal", "control", "apical"):
@@ -252,7 +264,7 @@ def _same_neurons(run: Reading) -> dict[str, Probe] | None:
 
 
 def _neuron(sub: SubFigure, probes: dict[str, Probe]) -> None:
-    """One neuron over training for samples of different classes: the gap between soma and basal is its control."""
+    """One neuron over training, samples of different classes: soma and basal are apart by its control."""
     soma, basal = probes["soma"], probes.get("basal")
     driver = probes.get("control") or probes.get("apical")
     samples = _different_samples(soma.labels, soma.shape[1])

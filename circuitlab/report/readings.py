@@ -23,11 +23,11 @@ class Probe:
     """Neurons recorded over training.
 
     Args:
-        variable, phase: what was recorded, and at which equilibrium (free or controlled; empty where not said).
-        shape: [frame, sample, unit]. time: epoch of each frame, or its step where epochs were not kept.
-        labels: class of each sample, shape [sample]; None where unknown or where samples change between frames.
+        variable, phase: what was recorded, and at which equilibrium (free, controlled, or not said).
+        shape: [frame, sample, unit]. time: epoch, update or number of each frame; time_name says which.
+        labels: class of each sample, shape [sample]; None where unknown or where samples change.
         units: index of each neuron in its population, shape [unit].
-        load: reads the data.
+        fixed: whether every frame holds the same samples. load: reads the data.
     """
 
     name: str
@@ -39,6 +39,7 @@ class Probe:
     time_name: str
     labels: NDArray | None
     units: NDArray
+    fixed: bool
     load: Callable[[], NDArray]
 
     @cached_property
@@ -52,7 +53,7 @@ class Reading:
     """A run as its reader sees it.
 
     Args:
-        title: name of the experiment. label: what tells the run from another of it: its rule, or its file's name.
+        title: name of the experiment. label: what tells the run from another: its rule, or its file's name.
         metrics: name -> epochs (or steps) and values, both of one length.
     """
 
@@ -103,12 +104,12 @@ def _probe(run: Run, name: str) -> Probe | None:
     """A probe whose frames hold samples and neurons, else None."""
     folder = f"activity/{name}"
     data = run.datasets.get(f"{folder}/data")
-    if data is None or data.ndim != 3 or not len(data) or data[0].nbytes > MOST_BYTES:
+    if data is None or data.ndim != 3 or not len(data) or data.nbytes > MOST_BYTES * len(data):
         return None
     frames = min(len(data), max(2, int(MOST_BYTES // max(1, data.nbytes // len(data)))))
     kept = np.unique(np.linspace(0, len(data) - 1, frames).round().astype(int))
-    time_name = "epoch" if f"{folder}/epoch" in run.datasets else "step"
-    time = _beside(run, f"{folder}/{time_name}")
+    time_name, time = _time(run, folder, len(data))
+    samples = _beside(run, f"{folder}/sample_ids")
     units = _beside(run, f"{folder}/unit_ids")
     labels = _beside(run, f"{folder}/labels")
     if labels is not None and labels.ndim == 2:
@@ -126,12 +127,27 @@ def _probe(run: Run, name: str) -> Probe | None:
         variable=str(data.attrs.get("variable", "")),
         phase=str(data.attrs.get("phase", "")),
         shape=(len(kept), *data.shape[1:]),
-        time=np.arange(len(data))[kept] if time is None or len(time) != len(data) else time[kept],
+        time=time[kept],
         time_name=time_name,
         labels=labels,
         units=np.arange(data.shape[2]) if units is None or units.shape != data.shape[2:] else units,
+        fixed=samples is None or samples.ndim == 1 or bool((samples == samples[0]).all()),
         load=load,
     )
+
+
+def _time(run: Run, folder: str, frames: int) -> tuple[str, NDArray]:
+    """What counts the frames of a probe, and the number of each: epochs where it was recorded by epochs."""
+    every = str(run.file[folder].attrs.get("every", ""))
+    epoch, step = _beside(run, f"{folder}/epoch"), _beside(run, f"{folder}/step")
+    if epoch is not None and len(epoch) >= frames:
+        return "epoch", epoch[:frames]
+    if every.endswith(("epoch", "epochs")) and step is not None and len(step):
+        apart = int(every.split()[0])
+        return "epoch", apart * (np.arange(frames) + (step[0] > 0))
+    if step is not None and len(step) >= frames:
+        return "update", step[:frames]
+    return "frame", np.arange(frames)
 
 
 def _beside(run: Run, path: str) -> NDArray | None:

@@ -18,7 +18,7 @@ DENSE_BELOW = 800
 
 
 def summarize(circuit: Circuit) -> dict[str, Any]:
-    """Everything `circuitlab show` tells, as plain data; `bytes` are those of the compiled weights in float32."""
+    """Everything `circuitlab show` tells, as plain data; `bytes` are of the compiled weights in float32."""
     projections = [_projection(circuit, p) for p in circuit.projections.values()]
     return {
         "circuit": circuit.name,
@@ -51,7 +51,7 @@ def _population(p: Population) -> dict[str, Any]:
 def _projection(circuit: Circuit, p: Projection) -> dict[str, Any]:
     shape = circuit.populations[p.target].size, circuit.populations[p.source].size
     kernel = compile_kernel(p, shape, torch.float32)
-    weight = p.edges.weight
+    weight, synapses = p.edges.weight, int(p.edges.multiplicity.sum())
     return {
         "name": p.name,
         "source": p.source,
@@ -59,10 +59,10 @@ def _projection(circuit: Circuit, p: Projection) -> dict[str, Any]:
         "site": p.site,
         "carries": p.carries,
         "plastic": p.plastic,
-        "synapses": int(p.edges.multiplicity.sum()),
+        "synapses": synapses,
         "density": circuit.density(p.name),
-        "indegree": len(p.edges) / shape[0],
-        "outdegree": len(p.edges) / shape[1],
+        "indegree": synapses / shape[0],
+        "outdegree": synapses / shape[1],
         "weight_mean": float(weight.mean()) if weight.size else None,
         "weight_std": float(weight.std()) if weight.size else None,
         "kernel": kernel.name,
@@ -89,8 +89,8 @@ def rate_weights(circuit: Circuit) -> sparse.csr_array:
 def spectral_radius(circuit: Circuit) -> float | None:
     """Largest modulus of an eigenvalue of W, 0 where rates never return to where they came from.
 
-    The eigenvalues of W are those of its strongly connected parts, so each part is looked at by itself. Below 1 a
-    linear circuit settles by itself; a nonlinear one may settle above, too.
+    The eigenvalues of W are those of its strongly connected parts, so each part is looked at by itself.
+    Below 1 a linear circuit settles by itself; a nonlinear one may settle above, too.
 
     Returns:
         The radius, dimensionless, or None where ARPACK did not find it.
@@ -109,9 +109,7 @@ def spectral_radius(circuit: Circuit) -> float | None:
         else:
             try:
                 start = np.ones(len(members))
-                found = eigs(
-                    block, k=4, which="LM", v0=start, return_eigenvectors=False, maxiter=3000, tol=1e-6
-                )
+                found = eigs(block, k=4, v0=start, return_eigenvectors=False, maxiter=3000)
             except ArpackNoConvergence as stopped:
                 found = stopped.eigenvalues
             if not len(found):
