@@ -1,0 +1,71 @@
+"""What every feedback pathway shares: the batch under control, and the controlled state's scales."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from circuitlab.control.output import OutputController
+from circuitlab.dynamics.equations import SMALLEST_SOMA, Equations
+from circuitlab.dynamics.loss import OutputLoss
+from circuitlab.dynamics.system import System
+
+
+@dataclass(frozen=True)
+class Controlled:
+    """A batch whose outputs a controller holds at their target.
+
+    Args:
+        system: the free dynamics.
+        drive: U x + b, [unit, sample].
+        target: [output unit, sample].
+        loss: of the output units.
+        controller: the output controller.
+        phi: potentials to start from, [unit, sample] (the free equilibrium, as a rule).
+    """
+
+    system: System
+    drive: Tensor
+    target: Tensor
+    loss: OutputLoss
+    controller: OutputController
+    phi: Tensor
+
+    def select(self, columns: Tensor) -> Controlled:
+        """The same for some of the samples."""
+        return replace(
+            self, drive=self.drive[:, columns], target=self.target[:, columns], phi=self.phi[:, columns]
+        )
+
+    def output_imbalance(self, phi: Tensor, u: Tensor) -> Tensor:
+        """-dL/dy - alpha u, [output unit, sample]  [eq. 6]."""
+        gradient = self.loss.gradient(phi[self.system.output], self.target)
+        return -gradient - self.controller.alpha * u
+
+    def scales(self, phi: Tensor, psi: Tensor | None, u: Tensor, floor: float) -> Tensor:
+        """Norms that residuals of soma, control and controller are measured against, [block, sample]; `floor` keeps
+        a control much smaller than the potentials from being asked for more digits than rounding leaves it."""
+        soma = torch.linalg.vector_norm(phi, dim=0).clamp(min=SMALLEST_SOMA)
+        output = torch.linalg.vector_norm(phi[self.system.output], dim=0).clamp(min=SMALLEST_SOMA)
+        controller = (self.controller.alpha or 1.0) * torch.linalg.vector_norm(u, dim=0)
+        scales = [soma, torch.maximum(controller, floor * output)]
+        if psi is not None:
+            scales.insert(1, torch.maximum(torch.linalg.vector_norm(psi, dim=0), floor * soma))
+        return torch.stack(scales)
+
+
+class Pathway(ABC):
+    """A feedback pathway: how the controller u becomes each neuron's control psi."""
+
+    name: str
+
+    @abstractmethod
+    def equations(self, batch: Controlled) -> Equations:
+        """The equations of the controlled equilibrium."""
+
+    def feedback_weights(self) -> dict[str, Tensor]:
+        """Feedback weights of its own (not the circuit's projections), by their name in the run file."""
+        return {}

@@ -1,0 +1,243 @@
+"""Dynamic inversion: the control settles through feedback connections that transpose the circuit.
+
+    tau dphi/dt = -phi + W sigma(phi) + U x + b + psi
+    tau dpsi/dt = -psi + sigma'(phi) (S psi) + D^T u                       [eq. 14, 140; in eq. 149 S phi is a misprint]
+    tau_u du/dt = -dL/dy - alpha u
+
+The fixed-point step eliminates u by the loss's exact proximal step: the output potential is z + u, so
+alpha u = -dL/dy(z + u) is solved for u, and the stiffness 1/alpha disappears.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from circuitlab.compile.kernels import Kernel, compile_kernel
+from circuitlab.control.base import Controlled, Pathway
+from circuitlab.dynamics.circuit import CircuitPoint, CircuitSystem
+from circuitlab.dynamics.equations import Discrepancy, Energy, Equations, Fields, Step
+from circuitlab.dynamics.system import Point
+from circuitlab.errors import CircuitError
+from circuitlab.graph.streams import stream
+
+
+class Feedback:
+    """S of eq. 14, tied: the transpose of all rate-coded projections among controlled units."""
+
+    def control(self, point: Point, psi: Tensor) -> Tensor:
+        """sigma'(phi) (S psi), [unit, sample], for the next control."""
+        if isinstance(point, CircuitPoint):
+            return point.gate(self.raw(point, psi))
+        return point.transported(psi)
+
+    def imbalance(self, point: Point, psi: Tensor) -> Tensor:
+        """sigma'(phi) (S psi) - psi, [unit, sample]."""
+        if isinstance(point, CircuitPoint):
+            return point.gate_imbalance(self.raw(point, psi), psi)
+        return point.transported(psi) - psi
+
+    def raw(self, point: CircuitPoint, psi: Tensor) -> Tensor:
+        """S psi, [unit, sample]."""
+        return point.feedback_input(psi)
+
+    def weights(self) -> dict[str, Tensor]:
+        """Weights of its own, by projection, [edge]."""
+        return {}
+
+
+class RandomFeedback(Feedback):
+    """S with the transposed synapses of the circuit's rate-coded projections and random weights of its own.
+
+    Weights of the transpose of projection p are uniform in +-1/sqrt(its mean outdegree) times `scale`, drawn from p's
+    own stream. Where p's source population obeys Dale's law the weights keep p's sign, as those of W^T do.
+    """
+
+    def __init__(self, system: CircuitSystem, seed: int, scale: float = 1.0) -> None:
+        self.kernels: dict[str, tuple[Kernel, slice, slice]] = {}
+        compiled = system.compiled
+        for link in compiled.recurrent:
+            name, edges = link.projection.name, link.projection.edges
+            shared = edges.parameters is not None
+            sources = link.source.stop - link.source.start
+            bound = scale / max(len(edges.source) / sources, 1.0) ** 0.5
+            draw = stream(seed, "feedback", name)
+            values = draw.uniform(-bound, bound, len(edges.parameters) if shared else len(edges.source))
+            if compiled.sign[name]:
+                values = np.abs(values) * compiled.sign[name]
+            edges = (
+                replace(edges, parameters=values, weight=values[edges.parameter_index])
+                if shared
+                else replace(edges, weight=values)
+            )
+            shape = (link.target.stop - link.target.start, sources)
+            kernel = compile_kernel(replace(link.projection, edges=edges, plastic=False), shape, compiled.dtype)
+            self.kernels[name] = (kernel.to(compiled.device), link.source, link.target)
+
+    def raw(self, point: CircuitPoint, psi: Tensor) -> Tensor:
+        out = torch.zeros_like(psi)
+        for kernel, source, target in self.kernels.values():
+            kernel.add_transposed(psi[target], out[source])
+        return out
+
+    def weights(self) -> dict[str, Tensor]:
+        return {name: kernel.edge_values for name, (kernel, _, _) in self.kernels.items()}
+
+
+class ApicalFeedback(Feedback):
+    """S made of the circuit's own burst-coded apical projections (supplement S6.4.1, multiplexed codes)."""
+
+    def __init__(self, system: CircuitSystem) -> None:
+        self.links = system.compiled.burst
+        if not self.links:
+            raise CircuitError(
+                "control.feedback: apical needs projections with `carries: burst` onto apical sites, and the circuit "
+                "has none; allowed: tied, random"
+            )
+
+    def raw(self, point: CircuitPoint, psi: Tensor) -> Tensor:
+        out = torch.zeros_like(psi)
+        for link in self.links:
+            link.kernel.add_product(psi[link.source], out[link.target])
+        return out
+
+
+class DynamicInversion(Pathway):
+    """Dynamic inversion with a given feedback S."""
+
+    name = "dynamic_inversion"
+
+    def __init__(self, feedback: Feedback) -> None:
+        self.feedback = feedback
+
+    def equations(self, batch: Controlled) -> InversionEquations:
+        mask = batch.system.controlled
+        if mask is not None and not bool(mask[batch.system.output].all()):
+            raise CircuitError(
+                "control.pathway: dynamic_inversion delivers the controller at the output units, so an output "
+                "population cannot be `controlled: false`"
+            )
+        return InversionEquations(self.feedback, batch)
+
+    def feedback_weights(self) -> dict[str, Tensor]:
+        return {f"S/{name}": values for name, values in self.feedback.weights().items()}
+
+
+class InversionEquations(Equations):
+    """Rows: soma phi, control psi, controller u."""
+
+    products = 2
+
+    def __init__(self, feedback: Feedback, batch: Controlled) -> None:
+        self.feedback, self.batch = feedback, batch
+        n, k = batch.system.size, len(batch.target)
+        self.blocks = {"soma": slice(0, n), "control": slice(n, 2 * n), "controller": slice(2 * n, 2 * n + k)}
+        self.mixed = slice(0, 2 * n)
+        tau, tau_u = batch.system.tau, batch.controller.tau_ms
+        self.time_constants = torch.cat([tau, tau, torch.full_like(tau[:1], tau_u).expand(k, 1)])
+
+    def start(self) -> Tensor:
+        phi = self.batch.phi
+        return torch.cat([phi, torch.zeros_like(phi), torch.zeros_like(self.batch.target)])
+
+    def _parts(self, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        soma, control, controller = (state[rows] for rows in self.blocks.values())
+        return soma, control, controller
+
+    def step(self, state: Tensor) -> Step:
+        phi, psi, u = self._parts(state)
+        batch, output = self.batch, self.batch.system.output
+        point = batch.system.linearise(phi, batch.drive)
+        back = self.feedback.control(point, psi)
+        arriving = point.prediction[output] + back[output]
+        u = batch.loss.controller(arriving, batch.target, batch.controller.alpha, u)
+        back[output] += u
+        wrong = torch.cat([point.prediction - phi + psi, back - psi, batch.output_imbalance(phi, u)])
+        return Step(torch.cat([phi, psi, u]), torch.cat([point.prediction + back, back, u]), wrong)
+
+    def imbalance(self, state: Tensor) -> Tensor:
+        phi, psi, u = self._parts(state)
+        point = self.batch.system.linearise(phi, self.batch.drive)
+        control = self.feedback.imbalance(point, psi)
+        control[self.batch.system.output] += u
+        return torch.cat([point.prediction - phi + psi, control, self.batch.output_imbalance(phi, u)])
+
+    def scales(self, state: Tensor, floor: float) -> Tensor:
+        return self.batch.scales(*self._parts(state), floor)
+
+    def select(self, columns: Tensor) -> InversionEquations:
+        return InversionEquations(self.feedback, self.batch.select(columns))
+
+    def fields(self, state: Tensor) -> Fields:
+        return Fields(*self._parts(state))
+
+    def energy(self) -> Energy | None:
+        system, leak = self.batch.system, self.batch.controller.alpha
+        tied = type(self.feedback) is Feedback and isinstance(system, CircuitSystem) and system.controlled is None
+        return AugmentedEnergy(self.batch, system) if tied and leak > 0 else None
+
+    def close_algebraic(self, state: Tensor) -> Tensor:
+        if self.batch.controller.tau_ms == 0:
+            y = state[self.blocks["soma"]][self.batch.system.output]
+            state[self.blocks["controller"]] = self.batch.controller.at_once(self.batch.loss, y, self.batch.target)
+        return state
+
+    def _on_kink(self, state: Tensor) -> Tensor | None:
+        """Neurons on a kink, bool [unit, sample], or None where no population has one."""
+        system = self.batch.system
+        if not isinstance(system, CircuitSystem) or not system.kinked:
+            return None
+        phi, psi, _ = self._parts(state)
+        point = system.linearise(phi, self.batch.drive)
+        return point.kinks(self.feedback.raw(point, psi))
+
+    def kinks(self, state: Tensor) -> Tensor:
+        on = self._on_kink(state)
+        return super().kinks(state) if on is None else on.sum(0)
+
+    def settle(self, state: Tensor) -> Tensor:
+        on = self._on_kink(state)
+        if on is None or not bool(on.any()):
+            return state
+        return torch.where(on.any(0), self.step(state).next, state)
+
+
+class AugmentedEnergy(Energy):
+    """E = 1/2 |f(phi)|^2 + L / alpha, stationary at the controlled equilibria of tied feedback  [section 2.4]."""
+
+    def __init__(self, batch: Controlled, system: CircuitSystem) -> None:
+        self.batch, self.discrepancy = batch, Discrepancy(system, batch.drive)
+
+    def _y(self, phi: Tensor) -> Tensor:
+        return phi[self.batch.system.output]
+
+    def value(self, phi: Tensor) -> Tensor:
+        loss = self.batch.loss.value(self._y(phi), self.batch.target)
+        return self.discrepancy.value(phi) + loss / self.batch.controller.alpha
+
+    def derivatives(self, phi: Tensor) -> tuple[Tensor, Tensor]:
+        gradient, hessian = self.discrepancy.derivatives(phi)
+        output, alpha = self.batch.system.output, self.batch.controller.alpha
+        gradient[output] += self.batch.loss.gradient(self._y(phi), self.batch.target).squeeze(1) / alpha
+        hessian[output, output] += self.batch.loss.hessian(self._y(phi))[0] / alpha
+        return gradient, hessian
+
+    def state(self, phi: Tensor) -> Tensor:
+        psi = phi - self.batch.system.linearise(phi, self.batch.drive).prediction
+        u = -self.batch.loss.gradient(self._y(phi), self.batch.target) / self.batch.controller.alpha
+        return torch.cat([phi, psi, u])
+
+
+def feedback(name: str, system: CircuitSystem, seed: int, options: Mapping[str, float]) -> Feedback:
+    """The feedback of a name: tied, random or apical."""
+    if name == "tied":
+        return Feedback()
+    if name == "random":
+        return RandomFeedback(system, seed, **options)
+    if name == "apical":
+        return ApicalFeedback(system)
+    raise CircuitError(f"control.feedback: dynamic_inversion has no feedback '{name}'; allowed: tied, random, apical")

@@ -1,0 +1,124 @@
+"""Activation functions sigma, their slopes sigma' and bends sigma'', elementwise, without autograd.
+
+A function with a kink at zero (relu, leaky_relu) has a slope that jumps from `low` to `high` there. A neuron may rest
+exactly on its kink under control; the equations then ask for a slope somewhere in [low, high].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class Activation:
+    """One activation function.
+
+    Args:
+        rate: sigma(phi), written into `out`.
+        slope: sigma'(phi) from phi and the rate.
+        bend: sigma''(phi) from phi and the rate.
+        kink: slopes below and above a kink at zero, or None for a smooth function.
+    """
+
+    name: str
+    rate: Callable[[Tensor, Tensor], Tensor]
+    slope: Callable[[Tensor, Tensor], Tensor]
+    bend: Callable[[Tensor, Tensor], Tensor]
+    kink: tuple[float, float] | None = None
+
+
+LEAK = 0.01
+"""Slope of leaky_relu below zero (torch's default)."""
+
+
+def _flat(phi: Tensor, rate: Tensor) -> Tensor:
+    return torch.zeros_like(phi)
+
+
+ACTIVATIONS: dict[str, Activation] = {
+    a.name: a
+    for a in (
+        Activation(
+            "tanh",
+            rate=lambda phi, out: torch.tanh(phi, out=out),
+            slope=lambda phi, rate: 1 - rate * rate,
+            bend=lambda phi, rate: -2 * rate * (1 - rate * rate),
+        ),
+        Activation(
+            "sigmoid",
+            rate=lambda phi, out: torch.sigmoid(phi, out=out),
+            slope=lambda phi, rate: rate * (1 - rate),
+            bend=lambda phi, rate: rate * (1 - rate) * (1 - 2 * rate),
+        ),
+        Activation(
+            "softplus",
+            rate=lambda phi, out: torch.logaddexp(phi, torch.zeros_like(phi), out=out),
+            slope=lambda phi, rate: torch.sigmoid(phi),
+            bend=lambda phi, rate: torch.sigmoid(phi) * torch.sigmoid(-phi),
+        ),
+        Activation(
+            "elu",
+            rate=lambda phi, out: out.copy_(F.elu(phi)),
+            slope=lambda phi, rate: torch.where(phi > 0, torch.ones_like(phi), rate + 1),
+            bend=lambda phi, rate: torch.where(phi > 0, torch.zeros_like(phi), rate + 1),
+        ),
+        Activation(
+            "linear",
+            rate=lambda phi, out: out.copy_(phi),
+            slope=lambda phi, rate: torch.ones_like(phi),
+            bend=_flat,
+        ),
+        Activation(
+            "relu",
+            rate=lambda phi, out: torch.clamp(phi, min=0, out=out),
+            slope=lambda phi, rate: (phi > 0).to(phi.dtype),
+            bend=_flat,
+            kink=(0.0, 1.0),
+        ),
+        Activation(
+            "leaky_relu",
+            rate=lambda phi, out: torch.maximum(phi, LEAK * phi, out=out),
+            slope=lambda phi, rate: torch.where(phi > 0, 1.0, LEAK).to(phi.dtype),
+            bend=_flat,
+            kink=(LEAK, 1.0),
+        ),
+    )
+}
+
+
+def at_kink(kink: tuple[float, float], raw: Tensor, prediction: Tensor) -> Tensor:
+    """Where control holds a neuron exactly on its kink: its potential would be positive without the control that a
+    negative slope times feedback gives below it, and negative with the one above it."""
+    low, high = kink
+    return (raw < 0) & (prediction + low * raw > 0) & (prediction + high * raw < 0)
+
+
+def kinked_control(kink: tuple[float, float], phi: Tensor, raw: Tensor, prediction: Tensor) -> Tensor:
+    """The control psi = g raw with g the slope at the neuron's own potential phi = prediction + psi, solved per neuron.
+
+    For negative feedback `raw` the solution is unique: psi = -prediction clamped to [high raw, low raw] (the resolvent
+    of a monotone map; on the kink phi is exactly zero). For positive feedback both slopes can be consistent; the side
+    on which the neuron is now decides.
+
+    Args:
+        phi, raw, prediction: [unit, sample]: potential, S psi, and W sigma(phi) + U x + b.
+    """
+    low, high = kink
+    unique = torch.minimum(torch.maximum(-prediction, high * raw), low * raw)
+    above = (prediction + low * raw > 0) | ((phi > 0) & (prediction + high * raw > 0))
+    return torch.where(raw < 0, unique, torch.where(above, high * raw, low * raw))
+
+
+def kink_distance(kink: tuple[float, float], phi: Tensor, raw: Tensor, psi: Tensor) -> Tensor:
+    """Signed distance of the control from what the equations allow: psi in [low, high] raw where phi is exactly zero,
+    psi = sigma'(phi) raw elsewhere."""
+    low, high = kink
+    least, most = torch.minimum(low * raw, high * raw), torch.maximum(low * raw, high * raw)
+    slope = torch.where(phi > 0, high, low).to(phi.dtype)
+    inside = torch.minimum(torch.maximum(psi, least), most)
+    return torch.where(phi == 0, inside, slope * raw) - psi

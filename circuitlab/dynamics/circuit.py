@@ -1,0 +1,187 @@
+"""The closed form of the principle's protocol for a compiled circuit: no autograd anywhere.
+
+f(phi) = -phi + W sigma(phi) + U x + b  [eq. 11, 110], with the rate-coded input to apical sites as part of f.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from circuitlab.compile.compiled import CompiledCircuit, Link
+from circuitlab.dynamics.activations import ACTIVATIONS, Activation, at_kink, kink_distance, kinked_control
+from circuitlab.dynamics.system import Point, System
+
+
+@dataclass(frozen=True)
+class Compartments:
+    """The variables of one population, each [unit, sample]; `apical` is None where there is no apical site."""
+
+    soma: Tensor
+    rate: Tensor
+    basal: Tensor
+    apical: Tensor | None
+    control: Tensor
+
+
+class CircuitSystem(System):
+    """A compiled circuit seen as a dynamical system."""
+
+    def __init__(self, compiled: CompiledCircuit) -> None:
+        self.compiled = compiled
+        self.size, self.output, self.tau = compiled.size, compiled.output_rows, compiled.tau
+        self.controlled = None if compiled.all_controlled else compiled.controlled
+        circuit = compiled.circuit
+        self.activations: list[tuple[slice, Activation]] = [
+            (rows, ACTIVATIONS[circuit.populations[name].activation]) for name, rows in compiled.units.items()
+        ]
+        self.kinked = [(rows, a) for rows, a in self.activations if a.kink and rows.start < self.output.start]
+        self.acyclic_depth = _depth(compiled.recurrent, list(compiled.units.values()))
+
+    @torch.no_grad()
+    def drive(self, x: Tensor) -> Tensor:
+        return self.compiled.drive(x)
+
+    def rates(self, phi: Tensor) -> Tensor:
+        """sigma(phi), [unit, sample]."""
+        out = torch.empty_like(phi)
+        for rows, activation in self.activations:
+            activation.rate(phi[rows], out[rows])
+        return out
+
+    def slopes(self, phi: Tensor, rate: Tensor) -> Tensor:
+        """sigma'(phi), [unit, sample]."""
+        return torch.cat([activation.slope(phi[rows], rate[rows]) for rows, activation in self.activations])
+
+    @torch.no_grad()
+    def linearise(self, phi: Tensor, drive: Tensor) -> CircuitPoint:
+        rate = self.rates(phi)
+        prediction = drive.clone()
+        add_products(self.compiled.recurrent, rate, prediction)
+        return CircuitPoint(self, phi, rate, prediction)
+
+    @torch.no_grad()
+    def update(self, phi: Tensor, psi: Tensor, x: Tensor, gated: bool = False) -> dict[str, Tensor]:
+        """dW = psi sigma(phi)^T, dU = psi x^T, db = psi, summed over samples  [eq. 12, 116, 117]."""
+        rate = self.rates(phi)
+        if gated:
+            psi = psi * self.slopes(phi, rate)
+        updates = {}
+        for links, pre in ((self.compiled.feedforward, x), (self.compiled.recurrent, rate)):
+            for link in links:
+                if link.projection.plastic:
+                    updates[link.projection.name] = link.kernel.outer(psi[link.target], pre[link.source])
+        for name, bias in self.compiled.biases.items():
+            if bias.requires_grad:
+                updates[f"{name}_bias"] = psi[self.compiled.units[name]].sum(1)
+        return updates
+
+    @torch.no_grad()
+    def compartments(self, phi: Tensor, psi: Tensor, x: Tensor) -> dict[str, Compartments]:
+        """Soma, rate, basal, apical and control of every non-input population: soma = basal + apical for pyramidal
+        cells, with apical = psi + the rate-coded input to the apical site; soma = basal + control for others."""
+        rate = self.rates(phi)
+        apical = torch.zeros_like(phi)
+        basal = self.compiled.drive(torch.zeros_like(x))
+        for links, pre in ((self.compiled.feedforward, x), (self.compiled.recurrent, rate)):
+            for site, out in (("apical", apical), ("basal", basal)):
+                add_products([k for k in links if (k.projection.site == "apical") == (site == "apical")], pre, out)
+        parts = {}
+        for name, rows in self.compiled.units.items():
+            pyramidal = self.compiled.circuit.populations[name].type == "pyramidal"
+            parts[name] = Compartments(
+                soma=phi[rows],
+                rate=rate[rows],
+                basal=basal[rows],
+                apical=apical[rows] + psi[rows] if pyramidal else None,
+                control=psi[rows],
+            )
+        return parts
+
+
+@dataclass(frozen=True, eq=False)
+class CircuitPoint(Point):
+    """A circuit evaluated at phi."""
+
+    system: CircuitSystem
+    phi: Tensor
+    rate: Tensor
+    prediction: Tensor
+
+    def slopes(self) -> Tensor:
+        return self.system.slopes(self.phi, self.rate)
+
+    def feedback_input(self, psi: Tensor) -> Tensor:
+        """W^T psi, [unit, sample]."""
+        raw = torch.zeros_like(psi)
+        for link in self.system.compiled.recurrent:
+            link.kernel.add_transposed(psi[link.target], raw[link.source])
+        return raw
+
+    def transported(self, psi: Tensor, controlled_only: bool = True) -> Tensor:
+        out = self.slopes() * self.feedback_input(psi)
+        if controlled_only and self.system.controlled is not None:
+            out *= self.system.controlled
+        return out
+
+    def curvature(self, psi: Tensor) -> Tensor:
+        """sigma''(phi) (W^T psi), the state's part of the Jacobian of `transported`, [unit, sample]."""
+        parts = [a.bend(self.phi[rows], self.rate[rows]) for rows, a in self.system.activations]
+        return torch.cat(parts) * self.feedback_input(psi)
+
+    def gate(self, raw: Tensor) -> Tensor:
+        """sigma'(phi) raw for the next control, with neurons on a kink solved exactly, [unit, sample]."""
+        out = self.slopes() * raw
+        for rows, activation in self.system.kinked:
+            assert activation.kink is not None
+            out[rows] = kinked_control(activation.kink, self.phi[rows], raw[rows], self.prediction[rows])
+        if self.system.controlled is not None:
+            out *= self.system.controlled
+        return out
+
+    def gate_imbalance(self, raw: Tensor, psi: Tensor) -> Tensor:
+        """sigma'(phi) raw - psi, an inclusion where a neuron rests exactly on its kink, [unit, sample]."""
+        target = self.slopes() * raw
+        if self.system.controlled is not None:
+            target *= self.system.controlled
+        out = target - psi
+        for rows, activation in self.system.kinked:
+            assert activation.kink is not None
+            distance = kink_distance(activation.kink, self.phi[rows], raw[rows], psi[rows])
+            if self.system.controlled is not None:
+                free = self.system.controlled[rows] == 0
+                distance = torch.where(free, -psi[rows], distance)
+            out[rows] = distance
+        return out
+
+    def kinks(self, raw: Tensor) -> Tensor:
+        """Which neurons control holds on a kink, bool [unit, sample]."""
+        out = torch.zeros_like(raw, dtype=torch.bool)
+        for rows, activation in self.system.kinked:
+            assert activation.kink is not None
+            out[rows] = at_kink(activation.kink, raw[rows], self.prediction[rows])
+        if self.system.controlled is not None:
+            out &= self.system.controlled > 0
+        return out
+
+
+def add_products(links: list[Link], pre: Tensor, out: Tensor) -> None:
+    """out += W pre, summed over the links."""
+    for link in links:
+        link.kernel.add_product(pre[link.source], out[link.target])
+
+
+def _depth(links: list[Link], populations: list[slice]) -> int | None:
+    """Longest path of the graph of populations in links, or None where it has a cycle."""
+    depth = {rows.start: 0 for rows in populations}
+    for _ in range(len(populations) + 1):
+        changed = False
+        for link in links:
+            reached = depth[link.source.start] + 1
+            if reached > depth[link.target.start]:
+                depth[link.target.start], changed = reached, True
+        if not changed:
+            return max(depth.values())
+    return None

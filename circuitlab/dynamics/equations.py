@@ -1,0 +1,183 @@
+"""Systems of equations whose solution is an equilibrium: what a solver sees.
+
+A state is [row, sample], its rows grouped in named blocks (`soma`, `control`, `controller`). Each sample is a problem of
+its own. Solvers never look inside; they ask for a fixed-point step or for the right-hand sides, and for the residual.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from circuitlab.dynamics.circuit import CircuitSystem
+from circuitlab.dynamics.system import System
+
+SMALLEST_SOMA = 1e-3
+"""Norm of the potentials below which a residual is judged absolutely (potentials are of order one)."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One evaluation of the equations.
+
+    Args:
+        state: the state that was judged, its eliminated rows filled in, [row, sample].
+        next: the fixed-point map's image of it, [row, sample].
+        wrong: right-hand sides of the equations at `state`, zero at an equilibrium, [row, sample].
+    """
+
+    state: Tensor
+    next: Tensor
+    wrong: Tensor
+
+
+@dataclass(frozen=True)
+class Fields:
+    """An equilibrium's variables: phi and psi [unit, sample], u [output unit, sample]."""
+
+    phi: Tensor
+    psi: Tensor
+    u: Tensor
+
+
+class Equations(ABC):
+    """Equations of one batch.
+
+    Attributes:
+        blocks: rows of every variable.
+        mixed: rows that an accelerated iteration mixes (the rest are eliminated exactly in each step).
+        products: products with W (or its transpose) per sample in one evaluation.
+        time_constants: of every row, in ms, [row, 1]; zero where a row is algebraic.
+    """
+
+    blocks: dict[str, slice]
+    mixed: slice
+    products: int
+    time_constants: Tensor
+
+    @abstractmethod
+    def start(self) -> Tensor:
+        """The state to begin with, [row, sample]."""
+
+    @abstractmethod
+    def step(self, state: Tensor) -> Step:
+        """The fixed-point map, and the residuals it yields on the way."""
+
+    @abstractmethod
+    def imbalance(self, state: Tensor) -> Tensor:
+        """Right-hand sides recomputed from the equations alone, [row, sample]: tau times the time derivative."""
+
+    @abstractmethod
+    def scales(self, state: Tensor, floor: float) -> Tensor:
+        """What each block's residual is measured against, [block, sample]."""
+
+    @abstractmethod
+    def select(self, columns: Tensor) -> Self:
+        """The same equations for some of the samples."""
+
+    @abstractmethod
+    def fields(self, state: Tensor) -> Fields:
+        """The variables in a state."""
+
+    def energy(self) -> Energy | None:
+        """The energy whose stationary points solve these equations, where they have one."""
+        return None
+
+    def settle(self, state: Tensor) -> Tensor:
+        """The final form of a converged state (puts neurons that rest on a kink exactly there)."""
+        return state
+
+    def close_algebraic(self, state: Tensor) -> Tensor:
+        """The state with its algebraic rows (time constant zero) set from the others."""
+        return state
+
+    def kinks(self, state: Tensor) -> Tensor:
+        """Number of neurons resting on a kink, [sample]."""
+        return torch.zeros(state.shape[1], dtype=torch.long, device=state.device)
+
+    def relative(self, wrong: Tensor, state: Tensor, floor: float) -> Tensor:
+        """Norm of each block's right-hand side relative to its scale, [block, sample]."""
+        norms = torch.stack([torch.linalg.vector_norm(wrong[rows], dim=0) for rows in self.blocks.values()])
+        return norms / self.scales(state, floor)
+
+
+class Energy(ABC):
+    """An energy E(phi) of one batch."""
+
+    @abstractmethod
+    def value(self, phi: Tensor) -> Tensor:
+        """E of every sample, [sample]."""
+
+    @abstractmethod
+    def derivatives(self, phi: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradient [unit] and Hessian [unit, unit] of one sample, phi of shape [unit, 1]."""
+
+    @abstractmethod
+    def state(self, phi: Tensor) -> Tensor:
+        """The equations' state with these potentials, [row, sample]."""
+
+
+class FreeEquations(Equations):
+    """The free equilibrium: phi = W sigma(phi) + U x + b  [eq. 11, 113].
+
+    Args:
+        system: the dynamics.
+        drive: U x + b, [unit, sample].
+    """
+
+    products = 1
+
+    def __init__(self, system: System, drive: Tensor) -> None:
+        self.system, self.drive = system, drive
+        self.blocks = {"soma": slice(0, system.size)}
+        self.mixed = slice(0, system.size)
+        self.time_constants = system.tau
+
+    def start(self) -> Tensor:
+        return torch.zeros_like(self.drive)
+
+    def step(self, state: Tensor) -> Step:
+        prediction = self.system.linearise(state, self.drive).prediction
+        return Step(state, prediction, prediction - state)
+
+    def imbalance(self, state: Tensor) -> Tensor:
+        return self.system.linearise(state, self.drive).prediction - state
+
+    def scales(self, state: Tensor, floor: float) -> Tensor:
+        return torch.linalg.vector_norm(state, dim=0).clamp(min=SMALLEST_SOMA).unsqueeze(0)
+
+    def select(self, columns: Tensor) -> FreeEquations:
+        return FreeEquations(self.system, self.drive[:, columns])
+
+    def energy(self) -> Energy | None:
+        return Discrepancy(self.system, self.drive) if isinstance(self.system, CircuitSystem) else None
+
+    def fields(self, state: Tensor) -> Fields:
+        outputs = state[self.system.output]
+        return Fields(state, torch.zeros_like(state), torch.zeros_like(outputs))
+
+
+class Discrepancy(Energy):
+    """E = 1/2 |f(phi)|^2, zero exactly at free equilibria [eq. 9]."""
+
+    def __init__(self, system: CircuitSystem, drive: Tensor) -> None:
+        self.system, self.drive = system, drive
+
+    def value(self, phi: Tensor) -> Tensor:
+        return 0.5 * (phi - self.system.linearise(phi, self.drive).prediction).square().sum(0)
+
+    def derivatives(self, phi: Tensor) -> tuple[Tensor, Tensor]:
+        """(I - P)^T psi and (I - P)^T (I - P) - diag(sigma'' W^T psi), with psi = -f(phi) and P = d prediction/d phi."""
+        point = self.system.linearise(phi, self.drive)
+        psi = phi - point.prediction
+        eye = torch.eye(len(phi), dtype=phi.dtype, device=phi.device)
+        back = eye - point.transported(eye, controlled_only=False)
+        hessian = back @ back.t() - torch.diag(point.curvature(psi).squeeze(1))
+        return (back @ psi).squeeze(1), hessian
+
+    def state(self, phi: Tensor) -> Tensor:
+        return phi

@@ -1,0 +1,146 @@
+"""Losses on the output units, per sample, and the exact proximal step that eliminates the output controller.
+
+Everything is [unit, sample]. The controller at rest satisfies alpha u + dL/dy = 0 with y = z + u, where z is what
+reaches the output units without u; `controller` solves that equation for u.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+NEWTON_STEPS = 60
+"""More than the proximal step of the cross-entropy has been seen to need; it stops as soon as rounding allows."""
+
+
+class Loss(ABC):
+    """A loss of one output population."""
+
+    name: str
+
+    @abstractmethod
+    def value(self, y: Tensor, target: Tensor) -> Tensor:
+        """L of every sample, shape [sample]."""
+
+    @abstractmethod
+    def gradient(self, y: Tensor, target: Tensor) -> Tensor:
+        """dL/dy, [unit, sample]."""
+
+    @abstractmethod
+    def hessian(self, y: Tensor) -> Tensor:
+        """d2L/dy2, [sample, unit, unit]."""
+
+    @abstractmethod
+    def controller(self, z: Tensor, target: Tensor, alpha: float, guess: Tensor) -> Tensor:
+        """u with alpha u = -dL/dy(z + u), [unit, sample]."""
+
+
+class SquaredError(Loss):
+    """L = 1/2 |y - target|^2."""
+
+    name = "squared_error"
+
+    def value(self, y: Tensor, target: Tensor) -> Tensor:
+        return 0.5 * (y - target).square().sum(0)
+
+    def gradient(self, y: Tensor, target: Tensor) -> Tensor:
+        return y - target
+
+    def hessian(self, y: Tensor) -> Tensor:
+        return torch.eye(y.shape[0], dtype=y.dtype, device=y.device).expand(y.shape[1], -1, -1)
+
+    def controller(self, z: Tensor, target: Tensor, alpha: float, guess: Tensor) -> Tensor:
+        return (target - z) / (1 + alpha)
+
+
+class CrossEntropy(Loss):
+    """L = -sum_i target_i log softmax(y)_i, for targets that sum to one."""
+
+    name = "cross_entropy"
+
+    def value(self, y: Tensor, target: Tensor) -> Tensor:
+        return -(target * torch.log_softmax(y, 0)).sum(0)
+
+    def gradient(self, y: Tensor, target: Tensor) -> Tensor:
+        """softmax(y) - target, written p (1 - target) - target (1 - p) with 1 - p summed from the other classes, so
+        that it keeps its relative precision when p is near a one-hot target."""
+        p = torch.softmax(y, 0)
+        others = torch.ones(len(p), len(p), dtype=p.dtype, device=p.device).fill_diagonal_(0) @ p
+        return p * (1 - target) - target * others
+
+    def hessian(self, y: Tensor) -> Tensor:
+        p = torch.softmax(y, 0).t()
+        return torch.diag_embed(p) - p.unsqueeze(2) * p.unsqueeze(1)
+
+    def controller(self, z: Tensor, target: Tensor, alpha: float, guess: Tensor) -> Tensor:
+        """Newton's method with a bounded step, its linear system solved by Sherman and Morrison's formula. For
+        alpha = 0 (integral control) y is log target up to a constant; the integrator keeps the sum of u at zero."""
+        if alpha == 0:
+            y = target.log()
+            return y - z + (z - y).mean(0)
+        u = guess - guess.mean(0)
+        enough = torch.finfo(z.dtype).eps ** 0.5  # convergence is quadratic: the step after this one is rounding
+        for _ in range(NEWTON_STEPS):
+            y = z + u
+            p = torch.softmax(y, 0)
+            wrong = alpha * u + self.gradient(y, target)
+            diagonal = alpha + p
+            step = wrong / diagonal
+            share = p / diagonal
+            step += share * ((p * step).sum(0) / (alpha * share).sum(0))
+            largest = step.abs().amax(0)
+            u = u - step * (2 / largest.clamp(min=2))
+            if bool((largest <= enough * u.abs().amax(0) + enough**4).all()):
+                break
+        return u
+
+
+LOSSES: dict[str, Loss] = {loss.name: loss for loss in (SquaredError(), CrossEntropy())}
+
+
+class OutputLoss:
+    """The sum of the losses of all output populations.
+
+    Args:
+        parts: loss and rows (within the output units) of each output population.
+    """
+
+    def __init__(self, parts: Sequence[tuple[Loss, slice]]) -> None:
+        self.parts = tuple(parts)
+
+    def value(self, y: Tensor, target: Tensor) -> Tensor:
+        """L of every sample, [sample]."""
+        return torch.stack([loss.value(y[rows], target[rows]) for loss, rows in self.parts]).sum(0)
+
+    def gradient(self, y: Tensor, target: Tensor) -> Tensor:
+        """dL/dy, [output unit, sample]."""
+        return torch.cat([loss.gradient(y[rows], target[rows]) for loss, rows in self.parts])
+
+    def hessian(self, y: Tensor) -> Tensor:
+        """d2L/dy2, block diagonal, [sample, output unit, output unit]."""
+        out = torch.zeros(y.shape[1], len(y), len(y), dtype=y.dtype, device=y.device)
+        for loss, rows in self.parts:
+            out[:, rows, rows] = loss.hessian(y[rows])
+        return out
+
+    def controller(self, z: Tensor, target: Tensor, alpha: float, guess: Tensor) -> Tensor:
+        """u with alpha u = -dL/dy(z + u), [output unit, sample]."""
+        return torch.cat([loss.controller(z[r], target[r], alpha, guess[r]) for loss, r in self.parts])
+
+    def controller_through(self, z: Tensor, target: Tensor, alpha: float, guess: Tensor, mixing: Tensor) -> Tensor:
+        """u with alpha u = -dL/dy(z + Q_y u) for a given mixing Q_y, [output unit, output unit], by Newton's method."""
+        u = guess
+        eye = alpha * torch.eye(len(mixing), dtype=z.dtype, device=z.device)
+        for _ in range(NEWTON_STEPS):
+            y = z + mixing @ u
+            wrong = alpha * u + self.gradient(y, target)
+            step = torch.linalg.lstsq(eye + self.hessian(y) @ mixing, wrong.t().unsqueeze(2)).solution
+            step = step.squeeze(2).t()
+            largest = step.abs().amax(0)
+            u = u - step * (2 / largest.clamp(min=2))
+            if bool((largest <= torch.finfo(z.dtype).eps ** 0.5 * u.abs().amax(0)).all()):
+                break
+        return u

@@ -1,0 +1,58 @@
+"""What the least-control principle asks of a system: f, its transposed Jacobian times a vector, and d f/d theta^T psi.
+
+Controllers, solvers and rules know this protocol only. State is [unit, sample]. f(phi) = prediction(phi) - phi.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor
+
+
+class System(ABC):
+    """Free dynamics tau dphi/dt = f(phi) = -phi + prediction(phi), and the output units y = D phi.
+
+    Attributes:
+        size: number of units.
+        output: rows of the output units, the last ones of the state.
+        tau: time constants in ms, [unit, 1].
+        controlled: 1 for units that receive a control, else 0, [unit, 1]; None where all do.
+        acyclic_depth: number of steps after which the prediction of an acyclic system is exact, or None.
+    """
+
+    size: int
+    output: slice
+    tau: Tensor
+    controlled: Tensor | None
+    acyclic_depth: int | None
+
+    @abstractmethod
+    def drive(self, x: Tensor) -> Tensor:
+        """The part of the prediction that does not depend on the state, [unit, sample]."""
+
+    @abstractmethod
+    def linearise(self, phi: Tensor, drive: Tensor) -> Point:
+        """Evaluate the system at phi, [unit, sample]."""
+
+    @abstractmethod
+    def update(self, phi: Tensor, psi: Tensor, x: Tensor, gated: bool = False) -> dict[str, Tensor]:
+        """(d f/d theta)^T psi, summed over samples, by parameter name [Theorem 1, eq. 4, 12].
+
+        Args:
+            gated: multiply psi by sigma'(phi) first.
+        """
+
+
+class Point(ABC):
+    """A system evaluated at one state phi.
+
+    Attributes:
+        prediction: W sigma(phi) + U x + b, [unit, sample].
+    """
+
+    prediction: Tensor
+
+    @abstractmethod
+    def transported(self, psi: Tensor, controlled_only: bool = True) -> Tensor:
+        """(d prediction/d phi)^T psi = sigma'(phi) (W^T psi), [unit, sample]."""

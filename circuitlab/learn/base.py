@@ -1,0 +1,134 @@
+"""What a learning rule is: from a batch to one update per existing synapse, nothing applied."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from circuitlab.control.base import Controlled, Pathway
+from circuitlab.control.output import OutputController
+from circuitlab.dynamics.equations import FreeEquations
+from circuitlab.dynamics.loss import OutputLoss
+from circuitlab.dynamics.system import System
+from circuitlab.errors import NotConvergedError
+from circuitlab.solve.base import Solution
+from circuitlab.solve.choose import SolveSettings, find
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples to learn from.
+
+    Args:
+        x: [input unit, sample].
+        target: [output unit, sample].
+    """
+
+    x: Tensor
+    target: Tensor
+
+
+@dataclass(frozen=True)
+class Task:
+    """A circuit with everything needed to find its equilibria on a batch.
+
+    Args:
+        system: the free dynamics.
+        loss: of the output units.
+        pathway, controller: how control is delivered.
+        settings: how equilibria are found.
+        start: where the controlled state starts, `free` (the free equilibrium) or `zero`.
+        on_unconverged: `skip` leaves samples that did not converge out of the update, `keep` uses their best state,
+            `raise` stops.
+    """
+
+    system: System
+    loss: OutputLoss
+    pathway: Pathway
+    controller: OutputController
+    settings: SolveSettings
+    start: str = "free"
+    on_unconverged: str = "skip"
+
+    def free(self, drive: Tensor) -> Solution:
+        """The free equilibrium for U x + b, [unit, sample]."""
+        return find(FreeEquations(self.system, drive), self.settings)
+
+    def controlled(self, drive: Tensor, target: Tensor, free: Solution) -> Solution:
+        """The equilibrium under control, starting from the free one (or from zero, as `start` says)."""
+        phi = free.fields.phi if self.start == "free" else torch.zeros_like(drive)
+        batch = Controlled(self.system, drive, target, self.loss, self.controller, phi)
+        return find(self.pathway.equations(batch), self.settings)
+
+    def outputs(self, phi: Tensor) -> Tensor:
+        """y = D phi, [output unit, sample]."""
+        return phi[self.system.output]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a rule found on one batch.
+
+    Args:
+        updates: mean over the used samples of each parameter's update, in the direction of descent, by its name.
+        loss: of every sample at the free equilibrium, [sample].
+        free: the free equilibrium.
+        credit: the equilibrium that carries the credit: the controlled one, or the second phase of backpropagation.
+        used: samples that the update is made of, bool [sample].
+    """
+
+    updates: dict[str, Tensor]
+    loss: Tensor
+    free: Solution
+    credit: Solution
+    used: Tensor
+
+    @property
+    def control_cost(self) -> Tensor:
+        """H = 1/2 |psi|^2 of every sample, [sample]  [eq. 3]."""
+        return 0.5 * self.credit.fields.psi.square().sum(0)
+
+
+class LearningRule(ABC):
+    """A rule that is local in space and time, or a baseline behind the same interface.
+
+    Attributes:
+        name: in experiment files.
+        controls: whether the credit signal is a control that acts on the circuit (else it is a second phase).
+    """
+
+    name: str
+    controls: bool
+
+    @abstractmethod
+    def outcome(self, task: Task, batch: Batch) -> Outcome:
+        """The updates for a batch."""
+
+
+def usable(task: Task, converged: Tensor) -> Tensor:
+    """Samples that the update may use, bool [sample].
+
+    Raises:
+        NotConvergedError: some did not converge and the task asks for an error.
+    """
+    if task.on_unconverged == "keep":
+        return torch.ones_like(converged)
+    if task.on_unconverged == "raise" and not bool(converged.all()):
+        missing = int((~converged).sum())
+        raise NotConvergedError(
+            f"solve: {missing} of {len(converged)} samples did not reach their equilibrium; raise solve.max_iterations, "
+            "weaken the control, bound learn.constrain.largest_singular_value, or allow solve.on_unconverged: skip"
+        )
+    return converged
+
+
+def mean_update(
+    task: Task, phi: Tensor, psi: Tensor, x: Tensor, used: Tensor, gated: bool = False
+) -> dict[str, Tensor]:
+    """Mean over the used samples of (d f/d theta)^T psi, by parameter name; zero where no sample is used."""
+    if not bool(used.all()):
+        phi, psi, x = phi[:, used], psi[:, used], x[:, used]
+    return task.system.update(phi, psi / max(psi.shape[1], 1), x, gated)

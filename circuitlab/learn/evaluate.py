@@ -1,0 +1,68 @@
+"""How well the circuit does on its own: loss and accuracy at the free equilibrium."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from circuitlab.learn.base import Batch, Task
+
+PORTION = 500
+"""Samples evaluated at a time."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """A part of a data set on the circuit's device.
+
+    Args:
+        x: [input unit, sample].
+        target: [output unit, sample].
+        classes: rows (within the output units) of every output population whose targets are classes.
+    """
+
+    x: Tensor
+    target: Tensor
+    classes: tuple[slice, ...] = ()
+
+    def __len__(self) -> int:
+        return self.x.shape[1]
+
+    def batch(self, sample_ids: np.ndarray) -> Batch:
+        """The samples of these indices."""
+        index = torch.as_tensor(sample_ids, device=self.x.device)
+        return Batch(self.x[:, index], self.target[:, index])
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Means over a split; accuracy is the share of right classes over all output populations with classes, or None."""
+
+    loss: float
+    accuracy: float | None
+    unconverged: float
+
+    def metrics(self) -> dict[str, float]:
+        """By name; `unconverged` is the share of free equilibria that were not reached."""
+        found = {"loss": self.loss, "unconverged": self.unconverged}
+        return found if self.accuracy is None else {**found, "accuracy": self.accuracy}
+
+
+@torch.no_grad()
+def evaluate(task: Task, split: Split) -> Evaluation:
+    """Loss and accuracy at the free equilibrium; samples that did not converge count with their best state."""
+    loss, right, missing = 0.0, 0, 0
+    for start in range(0, len(split), PORTION):
+        batch = split.batch(np.arange(start, min(start + PORTION, len(split))))
+        free = task.free(task.system.drive(batch.x))
+        y = task.outputs(free.fields.phi)
+        loss += float(task.loss.value(y, batch.target).double().sum())
+        missing += int((~free.converged).sum())
+        for rows in split.classes:
+            right += int((y[rows].argmax(0) == batch.target[rows].argmax(0)).sum())
+    n = max(len(split), 1)
+    accuracy = right / (n * len(split.classes)) if split.classes else None
+    return Evaluation(loss / n, accuracy, missing / n)

@@ -1,0 +1,101 @@
+"""Any optimizer and scheduler of torch, by name, with its keyword arguments checked before anything runs."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import lr_scheduler
+
+from circuitlab.errors import CircuitError, suggestion
+
+UNFIT = {
+    "optimizer": "the base class",
+    "lbfgs": "it evaluates the loss again and again inside one step",
+    "sparseadam": "it wants gradients of sparse layout, and synapses are stored densely",
+    "muon": "it wants matrices, and synapses are one flat list per projection",
+}
+"""Optimizers that cannot work on synapses, and why."""
+
+
+def make_optimizer(
+    parameters: Iterable[nn.Parameter], name: str, options: Mapping[str, Any]
+) -> torch.optim.Optimizer:
+    """A torch optimizer over the synapses.
+
+    Raises:
+        CircuitError: unknown or unfit name, unknown option, or values that torch refuses.
+    """
+    classes = _classes(torch.optim, torch.optim.Optimizer)
+    if name.lower() in UNFIT:
+        raise CircuitError(f"learn.optimizer.name: {name} cannot be used: {UNFIT[name.lower()]}")
+    allowed = sorted(set(classes) - set(UNFIT))
+    if name.lower() not in allowed:
+        raise CircuitError(
+            f"learn.optimizer.name: no torch optimizer '{name}'; allowed: {', '.join(allowed)}."
+            f"{suggestion(name.lower(), allowed)}"
+        )
+    chosen = classes[name.lower()]
+    _check(chosen, options, "learn.optimizer", skip=("params",))
+    try:
+        return chosen(list(parameters), **options)
+    except (ValueError, TypeError) as error:
+        raise CircuitError(f"learn.optimizer: {_first_line(error)}") from error
+
+
+def make_scheduler(
+    optimizer: torch.optim.Optimizer, name: str, options: Mapping[str, Any], per: str | None, steps: int, epochs: int
+) -> tuple[lr_scheduler.LRScheduler | None, str]:
+    """A torch scheduler, and whether it moves per `step` or per `epoch`.
+
+    `constant` is none; `cosine` falls to a tenth of the rate over the whole run, per step unless `per` says epoch.
+
+    Raises:
+        CircuitError: unknown name or option, or values that torch refuses.
+    """
+    if name == "constant":
+        return None, "epoch"
+    classes = _classes(lr_scheduler, lr_scheduler.LRScheduler)
+    short = {n.removesuffix("lr"): c for n, c in classes.items()}
+    classes |= short
+    per = per or ("step" if name == "cosine" else "epoch")
+    options = dict(options)
+    if name == "cosine":
+        name = "cosineannealinglr"
+        rate = optimizer.param_groups[0]["lr"]
+        options = {"T_max": steps if per == "step" else epochs, "eta_min": 0.1 * float(rate), **options}
+    plain = name.lower().replace("_", "")
+    if plain not in classes or plain in ("lrscheduler", "chainedscheduler", "sequential", "sequentiallr"):
+        allowed = sorted({"constant", "cosine", *short} - {"", "lrscheduler", "sequential"})
+        raise CircuitError(
+            f"learn.scheduler.name: no torch scheduler '{name}'; allowed: {', '.join(allowed)}."
+            f"{suggestion(plain, allowed)}"
+        )
+    chosen = classes[plain]
+    _check(chosen, options, "learn.scheduler", skip=("optimizer",))
+    try:
+        return chosen(optimizer, **options), per
+    except (ValueError, TypeError) as error:
+        raise CircuitError(f"learn.scheduler: {_first_line(error)}") from error
+
+
+def _classes(module: Any, base: type) -> dict[str, Any]:
+    found = inspect.getmembers(module, lambda item: inspect.isclass(item) and issubclass(item, base))
+    return {name.lower(): item for name, item in found if not name.startswith("_")}
+
+
+def _check(chosen: Any, options: Mapping[str, Any], where: str, skip: tuple[str, ...]) -> None:
+    known = [name for name in inspect.signature(chosen).parameters if name not in skip]
+    for name in options:
+        if name not in known:
+            raise CircuitError(
+                f"{where}.{name}: {chosen.__name__} has no option '{name}'; allowed: {', '.join(known)}."
+                f"{suggestion(name, known)}"
+            )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]

@@ -1,0 +1,293 @@
+"""The training loop: minibatches, updates through any optimizer, what must hold after each, and who watches.
+
+Everything the next step depends on is in `Trainer.state()`, so that a run resumed from it gives the same numbers, bit
+for bit on one machine. Recording is handed in as observers; nothing here knows of files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from circuitlab.compile.compiled import CompiledCircuit
+from circuitlab.learn.base import Batch, LearningRule, Outcome, Task
+from circuitlab.learn.constrain import SingularValueBound
+from circuitlab.learn.evaluate import Evaluation, Split, evaluate
+
+Order = Callable[[int], list[np.ndarray]]
+
+
+class Observer:
+    """Somebody who watches training; every method may be left as it is."""
+
+    def step(self, trainer: Trainer, sample_ids: np.ndarray, batch: Batch, outcome: Outcome) -> None:
+        """After each update."""
+
+    def epoch(self, trainer: Trainer, metrics: dict[str, float]) -> None:
+        """After each epoch and its evaluation; epoch 0 is before the first update."""
+
+    def checkpoint(self, trainer: Trainer) -> None:
+        """When `trainer.state()` is complete: after each step and each epoch."""
+
+
+@dataclass(frozen=True)
+class EarlyStopping:
+    """Stops when a metric has not improved by `minimum_change` for `patience` epochs."""
+
+    metric: str
+    patience: int
+    minimum_change: float = 0.0
+
+    @property
+    def rising(self) -> bool:
+        """Whether more is better."""
+        return self.metric.endswith("accuracy")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and in what portions to learn.
+
+    Args:
+        epochs: passes over the training set.
+        order: gives the batches of an epoch (counted from 1) as arrays of sample indices.
+        clip: largest norm of all updates together, or None.
+        stopping: early stopping, or None.
+    """
+
+    epochs: int
+    order: Order
+    clip: float | None = None
+    stopping: EarlyStopping | None = None
+
+
+@dataclass
+class Sums:
+    """Running sums over the steps of the present epoch."""
+
+    samples: int = 0
+    used: int = 0
+    loss: float = 0.0
+    control_cost: float = 0.0
+    iterations: int = 0
+    products: int = 0
+    free_unconverged: int = 0
+    kinks: int = 0
+    residual: float = 0.0
+
+    def add(self, outcome: Outcome) -> None:
+        """Take in one step."""
+        used = outcome.used
+        self.samples += len(used)
+        self.used += int(used.sum())
+        self.loss += float(outcome.loss.double().sum())
+        self.control_cost += float(outcome.control_cost[used].double().sum())
+        self.iterations += int(outcome.credit.iterations.sum())
+        self.products += int(outcome.credit.products.sum() + outcome.free.products.sum())
+        self.free_unconverged += int((~outcome.free.converged).sum())
+        self.kinks += int(outcome.credit.kinks.sum())
+        if bool(used.any()):
+            self.residual = max(self.residual, float(outcome.credit.residual[used].max()))
+
+    def metrics(self, unconverged: int) -> dict[str, float]:
+        """Means over the epoch's samples."""
+        n, used = max(self.samples, 1), max(self.used, 1)
+        return {
+            "step_mean_loss": self.loss / n,
+            "control_cost": self.control_cost / used,
+            "iterations": self.iterations / n,
+            "products": self.products / n,
+            "unconverged": unconverged / n,
+            "free_unconverged": self.free_unconverged / n,
+            "kinks": self.kinks / n,
+            "residual": self.residual,
+        }
+
+
+@dataclass
+class Progress:
+    """Where a run is: epochs finished, steps done in the present one and in all, and early stopping's memory."""
+
+    epoch: int = 0
+    step_in_epoch: int = 0
+    step: int = 0
+    unconverged: int = 0
+    best: float = float("nan")
+    waited: int = 0
+    stopped: bool = False
+    sums: Sums = field(default_factory=Sums)
+
+
+class Trainer:
+    """Learns a circuit by a rule.
+
+    Args:
+        compiled: the circuit, whose plastic parameters learn.
+        task, rule: how equilibria are found, and what is learned from them.
+        splits: `train`, and where there are any `validation` and `test`.
+        schedule: how long to learn.
+        optimizer: over `compiled.plastic()`.
+        scheduler: and whether it moves per `step` or `epoch`; None for a constant rate.
+        bound: of the recurrent weights' largest singular value, or None.
+        observers: told of every step and epoch.
+    """
+
+    def __init__(
+        self,
+        compiled: CompiledCircuit,
+        task: Task,
+        rule: LearningRule,
+        splits: dict[str, Split],
+        schedule: Schedule,
+        optimizer: torch.optim.Optimizer,
+        scheduler: tuple[torch.optim.lr_scheduler.LRScheduler | None, str] = (None, "epoch"),
+        bound: SingularValueBound | None = None,
+        observers: Sequence[Observer] = (),
+    ) -> None:
+        self.compiled, self.task, self.rule, self.splits = compiled, task, rule, splits
+        self.schedule, self.optimizer, self.bound = schedule, optimizer, bound
+        self.scheduler, self.per = scheduler
+        self.observers = tuple(observers)
+        self.at = Progress()
+
+    def run(self) -> None:
+        """Learn until the schedule ends, from wherever the trainer's state is."""
+        if self.at.step == 0 and self.at.epoch == 0 and self.at.step_in_epoch == 0:
+            self.compiled.enforce_sign()
+            if self.bound:
+                self.bound.apply()
+            self._tell_epoch(self.evaluate())
+        while self.at.epoch < self.schedule.epochs and not self.at.stopped:
+            self._epoch()
+
+    def evaluate(self) -> dict[str, float]:
+        """Loss and accuracy of every split at the free equilibrium, by metric name."""
+        metrics: dict[str, float] = {}
+        for name, split in self.splits.items():
+            found: Evaluation = evaluate(self.task, split)
+            metrics |= {f"{name}_{key}": value for key, value in found.metrics().items()}
+        return metrics
+
+    def _epoch(self) -> None:
+        batches = self.schedule.order(self.at.epoch + 1)
+        for sample_ids in batches[self.at.step_in_epoch :]:
+            self._step(sample_ids)
+            for observer in self.observers:
+                observer.checkpoint(self)
+        metrics = self.at.sums.metrics(self.at.unconverged)
+        del metrics["step_mean_loss"]
+        self.at.epoch += 1
+        self.at.step_in_epoch = self.at.unconverged = 0
+        self.at.sums = Sums()
+        metrics |= self.evaluate()
+        metrics["learning_rate"] = float(self.optimizer.param_groups[0]["lr"])
+        if self.scheduler is not None and self.per == "epoch":
+            self._move_scheduler(metrics)
+        self._consider_stopping(metrics)
+        self._tell_epoch(metrics)
+
+    def _tell_epoch(self, metrics: dict[str, float]) -> None:
+        for observer in self.observers:
+            observer.epoch(self, metrics)
+        for observer in self.observers:
+            observer.checkpoint(self)
+
+    def _step(self, sample_ids: np.ndarray) -> None:
+        batch = self.splits["train"].batch(sample_ids)
+        outcome = self.rule.outcome(self.task, batch)
+        if bool(outcome.used.any()):
+            self._apply(outcome.updates)
+        if self.scheduler is not None and self.per == "step":
+            self.scheduler.step()
+        self.at.step += 1
+        self.at.step_in_epoch += 1
+        self.at.unconverged += int((~outcome.used).sum())
+        self.at.sums.add(outcome)
+        for observer in self.observers:
+            observer.step(self, sample_ids, batch, outcome)
+
+    @torch.no_grad()
+    def _apply(self, updates: dict[str, Tensor]) -> None:
+        """One optimizer step along the updates, then Dale's law and the bound."""
+        for name, parameter in self.compiled.plastic().items():
+            parameter.grad = updates[name].neg()
+        if self.schedule.clip is not None:
+            torch.nn.utils.clip_grad_norm_(self.compiled.plastic().values(), self.schedule.clip)
+        self.optimizer.step()
+        self.compiled.enforce_sign()
+        if self.bound:
+            self.bound.apply()
+
+    def _move_scheduler(self, metrics: dict[str, float]) -> None:
+        if isinstance(self.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+            self.scheduler.step(metrics.get("validation_loss", metrics["train_loss"]))
+        elif self.scheduler is not None:
+            self.scheduler.step()
+
+    def _consider_stopping(self, metrics: dict[str, float]) -> None:
+        rule = self.schedule.stopping
+        if rule is None:
+            return
+        value = metrics[rule.metric]
+        gain = value - self.at.best if rule.rising else self.at.best - value
+        if np.isnan(self.at.best) or gain > rule.minimum_change:
+            self.at.best, self.at.waited = value, 0
+        else:
+            self.at.waited += 1
+            self.at.stopped = self.at.waited >= rule.patience
+
+    def state(self) -> dict[str, Any]:
+        """All that the next step depends on, as nested dicts of arrays and plain values."""
+        at = {**vars(self.at), "sums": vars(self.at.sums)}
+        return {
+            "progress": at,
+            "parameters": {name: _array(value) for name, value in self.compiled.parameters_by_name().items()},
+            "optimizer": _plain(self.optimizer.state_dict()),
+            "scheduler": _plain(self.scheduler.state_dict()) if self.scheduler is not None else {},
+            "bound": _plain(self.bound.state()) if self.bound else {},
+        }
+
+    @torch.no_grad()
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from `state()`."""
+        progress = dict(state["progress"])
+        self.at = Progress(**{**progress, "sums": Sums(**progress["sums"])})
+        for name, parameter in self.compiled.parameters_by_name().items():
+            parameter.copy_(torch.as_tensor(state["parameters"][name]))
+        self.optimizer.load_state_dict(_tensors(state["optimizer"]))
+        if self.scheduler is not None:
+            self.scheduler.load_state_dict(_tensors(state["scheduler"]))
+        if self.bound:
+            device = self.compiled.device
+            self.bound.restore({name: v.to(device) for name, v in _tensors(state["bound"]).items()})
+
+
+def _array(value: Tensor) -> np.ndarray:
+    return value.detach().cpu().numpy().copy()
+
+
+def _plain(tree: Any) -> Any:
+    """Nested containers with arrays for tensors and text for the keys of dicts."""
+    if isinstance(tree, Tensor):
+        return _array(tree)
+    if isinstance(tree, dict):
+        return {f"#{key}" if isinstance(key, int) else str(key): _plain(value) for key, value in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        return [_plain(value) for value in tree]
+    return tree
+
+
+def _tensors(tree: Any) -> Any:
+    """The opposite of `_plain`."""
+    if isinstance(tree, np.ndarray):
+        return torch.as_tensor(tree)
+    if isinstance(tree, dict):
+        return {int(key[1:]) if key.startswith("#") else key: _tensors(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [_tensors(value) for value in tree]
+    return tree

@@ -1,0 +1,106 @@
+"""Which solver runs: the one asked for, or by the equations, with fallbacks for the samples that it leaves over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from circuitlab.dynamics.equations import Equations, FreeEquations
+from circuitlab.solve.anderson import Anderson
+from circuitlab.solve.base import Solution, Solver, default_tolerance, solve
+from circuitlab.solve.euler import Euler
+from circuitlab.solve.fixed_point import FixedPoint
+from circuitlab.solve.levenberg import Levenberg, fits
+
+METHODS = ("auto", "anderson", "fixed_point", "levenberg", "euler")
+
+
+@dataclass(frozen=True)
+class SolveSettings:
+    """How equilibria are found.
+
+    Args:
+        method: one of METHODS.
+        tolerance: largest block-wise relative residual; None for 1e-5 in single and 1e-6 in double precision.
+        max_iterations: evaluations per solver.
+        depth: differences that Anderson acceleration remembers.
+        damping: share of a full step.
+        dt_ms, max_time_ms: step and longest duration of the real-time dynamics, in ms.
+    """
+
+    method: str = "auto"
+    tolerance: float | None = None
+    max_iterations: int = 500
+    depth: int = 5
+    damping: float = 1.0
+    dt_ms: float = 1.0
+    max_time_ms: float = 20_000.0
+
+    def at(self, dtype: torch.dtype) -> float:
+        """The tolerance for a precision."""
+        return default_tolerance(dtype) if self.tolerance is None else self.tolerance
+
+
+def attempts(equations: Equations, settings: SolveSettings, dtype: torch.dtype) -> list[Solver]:
+    """Solvers in the order they are tried, each on the samples that the ones before left unconverged.
+
+    `auto` takes plain fixed-point steps where they are exact (the free state of an acyclic circuit), else Anderson
+    acceleration; then Levenberg's descent where the circuit is small enough for it; then a damped, deeper Anderson.
+    """
+    tolerance, most = settings.at(dtype), settings.max_iterations
+    anderson = Anderson(tolerance, most, settings.depth, settings.damping)
+    if settings.method == "fixed_point":
+        return [FixedPoint(tolerance, most, settings.damping)]
+    if settings.method == "anderson":
+        return [anderson]
+    if settings.method == "euler":
+        return [Euler(tolerance, max(1, round(settings.max_time_ms / settings.dt_ms)), settings.dt_ms)]
+    levenberg = Levenberg(tolerance, min(most, 100))
+    if settings.method == "levenberg":
+        return [levenberg]
+    careful = Anderson(tolerance, most, 2 * settings.depth, 0.5 * settings.damping)
+    chain: list[Solver] = [anderson, careful]
+    if isinstance(equations, FreeEquations) and equations.system.acyclic_depth is not None:
+        chain = [FixedPoint(tolerance, max(most, equations.system.acyclic_depth + 2))]
+    elif fits(equations):
+        chain.insert(1, levenberg)
+    return chain
+
+
+@torch.no_grad()
+def find(equations: Equations, settings: SolveSettings, start: Tensor | None = None) -> Solution:
+    """Equilibria of a batch by the solvers of `attempts`; samples that none brings to rest stay unconverged."""
+    state = equations.start() if start is None else start
+    first, *others = attempts(equations, settings, state.dtype)
+    solution = solve(equations, first, state)
+    for solver in others:
+        left = torch.nonzero(~solution.converged).squeeze(1)
+        if not len(left):
+            break
+        again = solve(equations.select(left), solver, state[:, left])
+        solution = merge(equations, solution, again, left)
+    return solution
+
+
+def merge(equations: Equations, solution: Solution, other: Solution, columns: Tensor) -> Solution:
+    """A solution with some samples replaced where the other's residual is smaller; iterations and products add up."""
+    wins = other.residual < solution.residual[columns]
+    chosen = columns[wins]
+    state, converged, residual, kinks = (
+        t.clone() for t in (solution.state, solution.converged, solution.residual, solution.kinks)
+    )
+    state[:, chosen], converged[chosen] = other.state[:, wins], other.converged[wins]
+    residual[chosen], kinks[chosen] = other.residual[wins], other.kinks[wins]
+    return replace(
+        solution,
+        fields=equations.fields(state),
+        state=state,
+        converged=converged,
+        residual=residual,
+        kinks=kinks,
+        iterations=solution.iterations.index_add(0, columns, other.iterations),
+        products=solution.products.index_add(0, columns, other.products),
+        method=solution.method if other.method in solution.method else f"{solution.method}, {other.method}",
+    )

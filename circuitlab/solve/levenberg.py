@@ -1,0 +1,80 @@
+"""Descent of the energy by a damped Newton method: the last resort for small circuits, from the state it is given.
+
+Solves (Hessian + mu) step = -gradient per sample and takes the step only if the energy falls, so that it reaches the
+local minimum its start belongs to where accelerated iterations wander. One dense factorisation per sample and step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from circuitlab.dynamics.equations import Energy, Equations, Step
+from circuitlab.errors import CircuitError
+from circuitlab.solve.base import Solver
+
+LARGEST = 1024
+"""Units up to which a dense Hessian per sample is worth its price."""
+TRIES = 30
+
+
+def fits(equations: Equations) -> bool:
+    """Whether these equations have an energy and are small enough for a dense Hessian."""
+    return equations.energy() is not None and equations.blocks["soma"].stop <= LARGEST
+
+
+@dataclass(frozen=True)
+class Levenberg(Solver):
+    """Damped Newton descent of the equations' energy."""
+
+    name = "levenberg"
+
+    def memory(self, equations: Equations, state: Tensor) -> Damping:
+        if not fits(equations):
+            raise CircuitError(
+                "solve.method: levenberg descends an energy, which needs dynamic_inversion with tied feedback, "
+                f"alpha > 0, every unit controlled, and at most {LARGEST} units; allowed here: auto, anderson"
+            )
+        return Damping(state)
+
+    def advance(self, equations: Equations, step: Step, trouble: Tensor, best: Tensor, memory: Damping) -> Tensor:
+        soma = step.state[equations.blocks["soma"]].clone()
+        for sample in range(soma.shape[1]):
+            one = equations.select(torch.tensor([sample], device=soma.device)).energy()
+            assert one is not None
+            soma[:, sample : sample + 1], memory.mu[sample] = _descend(
+                one, soma[:, sample : sample + 1], float(memory.mu[sample])
+            )
+        energy = equations.energy()
+        assert energy is not None
+        return energy.state(soma)
+
+
+class Damping:
+    """Levenberg's mu of every sample."""
+
+    def __init__(self, state: Tensor) -> None:
+        self.mu = torch.full((state.shape[1],), 1e-3, dtype=torch.float64)
+
+    def select(self, columns: Tensor) -> None:
+        """Keep some of the samples."""
+        self.mu = self.mu[columns.cpu()]
+
+
+def _descend(energy: Energy, phi: Tensor, mu: float) -> tuple[Tensor, float]:
+    """One accepted step of one sample, phi of shape [unit, 1], and the damping to begin the next with."""
+    gradient, hessian = energy.derivatives(phi)
+    now = energy.value(phi)[0]
+    eye = torch.eye(len(phi), dtype=phi.dtype, device=phi.device)
+    slack = 4 * torch.finfo(phi.dtype).eps * abs(float(now))
+    for _ in range(TRIES):
+        factor, failed = torch.linalg.cholesky_ex(hessian + mu * eye)
+        if not int(failed):
+            candidate = phi - torch.cholesky_solve(gradient.unsqueeze(1), factor)
+            after = energy.value(candidate)[0]
+            if bool(torch.isfinite(after)) and float(after) <= float(now) + slack:
+                return candidate, max(mu / 10, 1e-15)
+        mu = max(10 * mu, 1e-9)
+    return phi, mu
