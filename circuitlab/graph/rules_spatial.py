@@ -74,7 +74,8 @@ def _near(
     here, there = (_positions(population, box) for population in (source, target))
     if here.shape[1] != there.shape[1]:
         raise CircuitError(
-            f"positions in '{source.name}' are {here.shape[1]}-dimensional, in '{target.name}' {there.shape[1]}"
+            f"positions have {here.shape[1]} dimensions in '{source.name}', "
+            f"{there.shape[1]} in '{target.name}'"
         )
     cutoff = float(option(parameters, "cutoff", np.inf))
     reach = min(cutoff, length) if kernel in ("linear", "constant") else cutoff
