@@ -6,39 +6,21 @@ Aliases are expanded, so their size and depth are bounded: a small file cannot f
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.composer import Composer, ComposerError, MaxDepthExceededError
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.events import AliasEvent
 from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
-from ruamel.yaml.reader import ReaderError
 
 from circuitlab.errors import Problem, SpecError
+from circuitlab.spec.reading import MAX_DEPTH, MAX_NODES, TAG, Alias, compose, decode, read_bytes
 
 Place = tuple["str | int", ...]
 """The way from the top of a file to a value: keys and list positions."""
 
-MAX_BYTES = 10_000_000
-MAX_NODES = 100_000
-MAX_DEPTH = 64
-MAX_PROBLEMS = 1000
-TAG = "tag:yaml.org,2002:"
 NOT_A_CHARACTER = re.compile("[\\x00\ud800-\udfff]")
-NOT_TEXT = (
-    (b"\x89HDF", "an HDF5 file"),
-    (b"\x1f\x8b", "a gzip archive"),
-    (b"PK\x03\x04", "a zip or npz archive"),
-    (b"\x93NUMPY", "a numpy array"),
-    (b"\x89PNG", "a PNG picture"),
-    (b"%PDF", "a PDF document"),
-)
 
 
 def dotted(path: Sequence[str | int]) -> str:
@@ -116,85 +98,6 @@ class Source:
         return tuple(path) in self.values
 
 
-@dataclass(frozen=True)
-class _Alias:
-    node: Any
-    start_mark: Any
-
-
-class _BoundedComposer(Composer):
-    """ruamel's composer with a bound on the number of nodes, and aliases that know where they stand."""
-
-    def __init__(self, loader: Any = None) -> None:
-        super().__init__(loader)
-        self.warn_double_anchors = False
-        self.nodes = 0
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        self.nodes += 1
-        mark = self.parser.peek_event().start_mark
-        if self.nodes > MAX_NODES:
-            raise ComposerError(None, None, f"more than {MAX_NODES} values in one file", mark)
-        alias = self.parser.check_event(AliasEvent)
-        node = super().compose_node(parent, index)
-        return _Alias(node, mark) if alias else node
-
-
-def read_bytes(path: Path, name: str) -> bytes:
-    """The file's content, or one clear line why there is none."""
-    try:
-        with path.open("rb") as stream:
-            raw = stream.read(MAX_BYTES + 1)
-    except FileNotFoundError:
-        raise SpecError([Problem(name, "", f"no such file.{_neighbour(path)}")]) from None
-    except IsADirectoryError:
-        raise SpecError([Problem(name, "", "a folder; a YAML file is wanted")]) from None
-    except PermissionError:
-        raise SpecError([Problem(name, "", "permission to read this file is missing")]) from None
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise SpecError([Problem(name, "", f"cannot be read ({str(reason).lower()})")]) from None
-    if len(raw) > MAX_BYTES:
-        raise SpecError(
-            [
-                Problem(
-                    name,
-                    "",
-                    f"larger than {MAX_BYTES // 1_000_000} MB; put names, positions, edges and"
-                    " weights into files of their own",
-                )
-            ]
-        )
-    return raw
-
-
-def _neighbour(path: Path) -> str:
-    try:
-        names = [entry.name for entry in path.parent.iterdir() if entry.is_file()]
-    except OSError:
-        return ""
-    near = difflib.get_close_matches(path.name, names, n=1, cutoff=0.7)
-    return f" Did you mean '{near[0]}'?" if near else ""
-
-
-def decode(raw: bytes, name: str) -> str:
-    """The text of a UTF-8 file; anything else is named for what it is."""
-    for start, what in NOT_TEXT:
-        if raw.startswith(start):
-            raise SpecError([Problem(name, "", f"{what}; a YAML file is wanted")])
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
-        byte = raw[error.start]
-        raise SpecError(
-            [Problem(f"{name}:{line}", "", f"not UTF-8 text (byte 0x{byte:02x}); save the file as UTF-8")]
-        ) from None
-    if "\0" in text:
-        raise SpecError([Problem(name, "", "a binary file; a YAML file is wanted")])
-    return text
-
-
 def read(path: str | Path, text: str | None = None) -> Source:
     """Read a YAML file, or a text under the name `path`.
 
@@ -224,67 +127,25 @@ def parse_value(text: str, name: str) -> Any:
     return value
 
 
-def compose(text: str, name: str) -> Any:
-    """The node graph of the only document, or None for an empty text."""
-    yaml = YAML(typ="safe", pure=True)
-    yaml.Composer = _BoundedComposer
-    yaml.max_depth = MAX_DEPTH
-    try:
-        return yaml.compose(text)
-    except MaxDepthExceededError as error:
-        message, mark = f"nested more than {MAX_DEPTH} deep", error.problem_mark
-    except MarkedYAMLError as error:
-        message, mark = _plain(error), error.problem_mark or error.context_mark
-    except ReaderError as error:
-        line = text[: error.position].count("\n") + 1
-        column = error.position - text.rfind("\n", 0, error.position)
-        code = error.character if isinstance(error.character, int) else ord(error.character)
-        raise SpecError(
-            [
-                Problem(
-                    f"{name}:{line}:{column}",
-                    "",
-                    f"a control character (U+{code:04X}) that YAML does not allow",
-                )
-            ]
-        ) from None
-    except (YAMLError, ValueError, OverflowError, AssertionError, IndexError, NotImplementedError) as error:
-        raise SpecError([Problem(name, "", f"not valid YAML: {' '.join(str(error).split())}")]) from None
-    where = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark is not None else name
-    raise SpecError([Problem(where, "", message)]) from None
-
-
-def _plain(error: MarkedYAMLError) -> str:
-    problem = " ".join(str(error.problem or error.context).split())
-    if "'\\t'" in problem:
-        return "not valid YAML: a tab; indent with spaces"
-    if problem == "but found another document":
-        return "a second document; one document per file is allowed, without '---' between"
-    if problem.startswith(("more than", "found undefined alias")):
-        return problem
-    context = f"{' '.join(str(error.context).split())}, " if error.context and error.problem else ""
-    return f"not valid YAML: {context}{problem}; check the indentation, colons and brackets here"
-
-
 class _Builder:
     """Plain data from the node graph, with positions."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
         self.nodes = 0
+        self.expanding: Any = None
 
     def build(self, node: Any, path: Place, inside: tuple[int, ...]) -> Any:
         """The value of a node; `inside` holds the nodes around it, to see an alias that contains itself."""
         mark = node.start_mark
         self.source.values[path] = (mark.line + 1, mark.column + 1)
-        node = node.node if isinstance(node, _Alias) else node
-        self.nodes += 1
-        if self.nodes > MAX_NODES:
-            self._stop(mark, f"more than {MAX_NODES} values once its aliases are expanded")
-        if id(node) in inside:
-            self._stop(mark, "an alias that contains itself")
-        if len(inside) > MAX_DEPTH:
-            self._stop(mark, f"nested more than {MAX_DEPTH} deep")
+        if isinstance(node, Alias) and self.expanding is None:
+            self.expanding = mark
+            value = self.build(node, path, inside)
+            self.expanding = None
+            return value
+        node = node.node if isinstance(node, Alias) else node
+        self._enter(node, mark, inside)
         if isinstance(node, ScalarNode):
             return self._scalar(node, path)
         inside = (*inside, id(node))
@@ -293,6 +154,15 @@ class _Builder:
         if isinstance(node, SequenceNode):
             return [self.build(child, (*path, index), inside) for index, child in enumerate(node.value)]
         return self._mapping(node, path, inside)
+
+    def _enter(self, node: Any, mark: Any, inside: tuple[int, ...]) -> None:
+        self.nodes += 1
+        if self.nodes > MAX_NODES:
+            self._stop(self.expanding or mark, f"more than {MAX_NODES} values once its aliases are expanded")
+        if id(node) in inside:
+            self._stop(mark, "an alias that contains itself")
+        if len(inside) > MAX_DEPTH:
+            self._stop(self.expanding or mark, f"nested more than {MAX_DEPTH} deep")
 
     def _stop(self, mark: Any, message: str) -> None:
         where = f"{self.source.name}:{mark.line + 1}:{mark.column + 1}"
@@ -303,7 +173,7 @@ class _Builder:
         merged: list[Any] = []
         for key_node, value_node in node.value:
             mark = key_node.start_mark
-            key_node = key_node.node if isinstance(key_node, _Alias) else key_node
+            key_node = key_node.node if isinstance(key_node, Alias) else key_node
             if str(key_node.tag) == TAG + "merge":
                 merged.append(value_node)
                 continue
@@ -333,20 +203,19 @@ class _Builder:
             self.source.keys[here] = place
             data[key] = self.build(value_node, here, inside)
         for value_node in merged:
+            outermost = self.expanding is None
+            self.expanding = self.expanding or value_node.start_mark
             for part in self._merged(value_node, path):
-                extra = (
-                    self._mapping(part, path, (*inside, id(part)))
-                    if id(part) not in inside
-                    else self._stop(value_node.start_mark, "an alias that contains itself")
-                )
-                data = {**(extra or {}), **data}
+                self._enter(part, value_node.start_mark, inside)
+                data = {**self._mapping(part, path, (*inside, id(part))), **data}
+            self.expanding = None if outermost else self.expanding
         return data
 
     def _merged(self, node: Any, path: Place) -> Iterator[MappingNode]:
-        inner = node.node if isinstance(node, _Alias) else node
+        inner = node.node if isinstance(node, Alias) else node
         parts = inner.value if isinstance(inner, SequenceNode) else [inner]
         for part in parts:
-            part = part.node if isinstance(part, _Alias) else part
+            part = part.node if isinstance(part, Alias) else part
             if isinstance(part, MappingNode):
                 yield part
             else:
