@@ -50,15 +50,13 @@ def plot_run(run: Reading, path: str | Path, compare: Reading | None = None) -> 
     Raises:
         RunFileError: there is nothing to draw yet, or the file cannot be written.
     """
-    with mpl.rc_context(STYLE):
-        figure = picture(run, compare)
-        if figure is None:
-            raise RunFileError(
-                f"{run.title}: holds no training metrics and no recorded neurons; nothing to draw"
-            )
-        save(figure, Path(path))
+    figure = picture(run, compare)
+    if figure is None:
+        raise RunFileError(f"{run.title}: holds no training metrics and no recorded neurons; nothing to draw")
+    save(figure, Path(path))
 
 
+@mpl.rc_context(STYLE)
 def save(figure: Figure, path: Path) -> None:
     """Write a picture; its suffix says the kind.
 
@@ -73,6 +71,7 @@ def save(figure: Figure, path: Path) -> None:
         raise RunFileError(f"{path}: cannot be written ({(error.strerror or str(error)).lower()})") from None
 
 
+@mpl.rc_context(STYLE)
 def picture(run: Reading, compare: Reading | None = None) -> Figure | None:
     """The picture as a matplotlib figure; None where there is nothing to show."""
     runs = [run] if compare is None else [run, compare]

@@ -118,7 +118,7 @@ def _probe(run: Run, name: str) -> Probe | None:
     def load() -> NDArray:
         try:
             return np.asarray(data[kept])
-        except OSError as error:
+        except (OSError, RuntimeError, ValueError) as error:
             raise RunFileError(f"{run.path}: {folder}/data: is damaged and cannot be read") from error
 
     return Probe(

@@ -1,0 +1,126 @@
+"""`circuitlab show`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from circuitlab.cli.main import main
+
+
+def _shown(path: Path, capsys: pytest.CaptureFixture[str], *options: str) -> dict[str, Any]:
+    assert main(["show", str(path), "--json", *options]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_sizes_densities_and_degrees_follow_from_the_rules(
+    cortex: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = _shown(cortex, capsys)
+    by_name = {p["name"]: p for p in shown["projections"]}
+    assert shown["neurons"] == 6 + 4 + 5 + 2 + 3 + 2
+    assert by_name["retina_l4"]["synapses"] == 24
+    assert by_name["retina_l4"]["density"] == 1
+    sparse = by_name["l4_l23"]
+    assert (sparse["synapses"], sparse["indegree"]) == (15, 3)
+    assert sparse["outdegree"] == pytest.approx(15 / 4)
+    assert sparse["density"] == pytest.approx(3 / 4)
+    assert by_name["l23_l4_fb"]["synapses"] == 15
+    assert shown["synapses"] == sum(p["synapses"] for p in shown["projections"])
+    assert shown["recurrent_groups"] == [["l23", "pv", "sst"]]
+
+
+def test_the_tables_name_everything(cortex: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", str(cortex)]) == 0
+    shown = capsys.readouterr().out
+    for word in (
+        "cortex: 22 neurons",
+        "retina_l4",
+        "pyramidal",
+        "apical",
+        "burst",
+        "inhibitory",
+        "spectral radius",
+    ):
+        assert word in shown
+
+
+@pytest.mark.parametrize("size", [30, 900])
+def test_the_spectral_radius_of_a_ring_is_its_weight(
+    size: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # A ring i -> i + 1 of weight w has the eigenvalues w exp(2 pi i k / n): its radius is w.
+    lines = "".join(f"{i},{(i + 1) % size},0.75\n" for i in range(size))
+    (tmp_path / "ring.csv").write_text("source,target,weight\n" + lines, encoding="utf-8")
+    path = tmp_path / "ring.yaml"
+    path.write_text(
+        "circuit: ring\n"
+        "populations:\n"
+        "  x: {type: input, size: 3}\n"
+        f"  r: {{type: unit, size: {size}}}\n"
+        "  y: {type: output, size: 2}\n"
+        "projections:\n"
+        "  xr: {source: x, target: r, weights: {init: constant, value: 9}}\n"
+        "  rr: {source: r, target: r, connect: {rule: explicit, file: ring.csv}}\n"
+        "  ry: {source: r, target: y, weights: {init: constant, value: 9}}\n",
+        encoding="utf-8",
+    )
+    radius = _shown(path, capsys)["spectral_radius"]
+    assert radius == pytest.approx(0.75, abs=1e-6)
+
+
+def test_a_feedforward_circuit_has_radius_zero(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "forward.yaml"
+    path.write_text(
+        "circuit: forward\n"
+        "populations: {x: {type: input, size: 3}, h: {type: unit, size: 40}, y: {type: output, size: 2}}\n"
+        "projections: {xh: {source: x, target: h}, hy: {source: h, target: y}}\n",
+        encoding="utf-8",
+    )
+    shown = _shown(path, capsys)
+    assert (shown["spectral_radius"], shown["recurrent_groups"]) == (0, [])
+
+
+def test_the_seed_draws_the_weights(cortex: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def weights(seed: str) -> list[float]:
+        return [p["weight_mean"] for p in _shown(cortex, capsys, "--seed", seed)["projections"]]
+
+    assert weights("1") == weights("1")
+    assert weights("1") != weights("2")
+
+
+@pytest.mark.parametrize(("suffix", "start"), [("svg", b"<?xml"), ("png", b"\x89PNG"), ("pdf", b"%PDF")])
+def test_the_drawing_is_of_the_kind_its_name_says(
+    suffix: str, start: bytes, cortex: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / f"cortex.{suffix}"
+    assert main(["show", str(cortex), "--draw", str(file)]) == 0
+    assert file.read_bytes().startswith(start)
+    assert capsys.readouterr().out.endswith(f"drawing: {file}\n")
+
+
+@pytest.mark.parametrize("name", ["cortex.gif", "no_folder/cortex.png"])
+def test_a_drawing_that_cannot_be_made_is_refused(
+    name: str, cortex: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["show", str(cortex), "--draw", str(tmp_path / name)]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_files_outside_the_folder_need_leave(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "edges.csv").write_text("source,target\n0,0\n1,1\n", encoding="utf-8")
+    (tmp_path / "inner").mkdir()
+    path = tmp_path / "inner" / "outside.yaml"
+    path.write_text(
+        "circuit: outside\n"
+        "populations: {a: {type: input, size: 2}, b: {type: output, size: 2}}\n"
+        "projections: {ab: {source: a, target: b, weights: xavier_uniform,"
+        " connect: {rule: explicit, file: ../edges.csv}}}\n",
+        encoding="utf-8",
+    )
+    assert main(["show", str(path)]) == 1
+    assert "--allow-outside" in capsys.readouterr().err
+    assert main(["show", str(path), "--allow-outside"]) == 0
