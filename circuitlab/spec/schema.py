@@ -136,7 +136,11 @@ def _experiment(schema: dict[str, Any], definitions: dict[str, Any]) -> None:
     control = definitions["ControlSpec"]
     _optional(control, "feedback")
     feedback = control["properties"]["feedback"]
-    file = {"type": "object", "properties": {"file": {"type": "string"}}, "required": ["file"]}
+    file = {
+        "type": "object",
+        "properties": {"file": {"type": "string", "description": "File with the feedback weights Q."}},
+        "required": ["file"],
+    }
     names = {"type": feedback.pop("type"), "enum": feedback.pop("enum")}
     feedback["anyOf"] = [names, {**file, "additionalProperties": False}]
     schema["properties"]["record"]["propertyNames"] = {"pattern": f"^{NAME.pattern}$"}

@@ -205,7 +205,7 @@ def with_options(model: type[Model], data: dict[str, Any]) -> dict[str, Any]:
 
 
 class ConstrainSpec(Model):
-    """Bounds that hold after every update."""
+    """Bounds on the weights, kept by every update."""
 
     largest_singular_value: Positive | None = None
     """Bound on the largest singular value of the recurrent weights; 1 keeps circuits settled. None unless given."""

@@ -64,7 +64,11 @@ def read_cases(path: Path) -> list[Case]:
     return cases
 
 
-ALL = [pytest.param(case, id=f"{path.stem}: {case.title}") for path in sorted(CASES.glob("*.txt")) for case in read_cases(path)]
+ALL = [
+    pytest.param(case, id=f"{path.stem}: {case.title}")
+    for path in sorted(CASES.glob("*.txt"))
+    for case in read_cases(path)
+]
 
 
 @pytest.mark.parametrize("case", ALL)
