@@ -38,7 +38,7 @@ def available_memory() -> float:
                 f"the environment variable {LIMIT_VARIABLE} is '{text}'; write an amount such as '8 GB'"
             )
         return float(match[1]) * _UNITS[match[2] or ""]
-    return min(_machine_memory(), _control_group_memory())
+    return min(_machine_memory(), control_group_memory())
 
 
 def gigabytes(amount: float) -> str:
@@ -90,20 +90,45 @@ def _machine_memory() -> float:
     return float(match[1]) * 1024 if match else float("inf")
 
 
-def _control_group_memory(root: Path = Path("/sys/fs/cgroup")) -> float:
-    """What a container's control group (version 2, else 1) leaves; infinite where there is no limit."""
-    for folder, limit, used, cache in (
-        (root, "memory.max", "memory.current", "inactive_file"),
-        (root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-    ):
+def control_group_memory(root: Path = Path("/sys/fs/cgroup"), membership: str | None = None) -> float:
+    """What this process's control groups (version 2 and 1) leave, in bytes; infinite where there is no limit.
+
+    Args:
+        root: where control groups are mounted.
+        membership: the text of /proc/self/cgroup; read from there if None.
+    """
+    if membership is None:
         try:
-            limit_text = (folder / limit).read_text().strip()
-            used_bytes = int((folder / used).read_text())
-            statistics = (folder / "memory.stat").read_text()
-        except (OSError, ValueError):
+            membership = Path("/proc/self/cgroup").read_text()
+        except OSError:
+            return float("inf")
+    left = float("inf")
+    for line in membership.splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
             continue
-        if not limit_text.isdigit():
-            continue
-        reclaimable = re.search(rf"^{cache} (\d+)$", statistics, re.MULTILINE)
-        return max(float(int(limit_text) - used_bytes + (int(reclaimable[1]) if reclaimable else 0)), 0.0)
-    return float("inf")
+        files = _VERSION_1 if controllers else _VERSION_2
+        mount = root / "memory" if controllers else root
+        folder = mount / path.lstrip("/")
+        for place in (folder, *folder.parents):
+            left = min(left, _left_in(place, *files))
+            if place == mount:
+                break
+    return left
+
+
+_VERSION_2 = ("memory.max", "memory.current", "inactive_file")
+_VERSION_1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+
+
+def _left_in(folder: Path, limit: str, used: str, cache: str) -> float:
+    """What one control group leaves: its limit less what is used, but for file caches that can be dropped."""
+    try:
+        limit_text, used_text = (folder / limit).read_text().strip(), (folder / used).read_text()
+        statistics = (folder / "memory.stat").read_text()
+    except OSError:
+        return float("inf")
+    if not limit_text.isdigit():
+        return float("inf")
+    reclaimable = re.search(rf"^{cache} (\d+)$", statistics, re.MULTILINE)
+    return max(float(int(limit_text) - int(used_text) + (int(reclaimable[1]) if reclaimable else 0)), 0.0)

@@ -99,7 +99,7 @@ def test_autapses_are_left_out_and_nothing_else() -> None:
 def test_the_number_of_synapses_in_a_closed_box_is_the_area_of_the_disc() -> None:
     n, p = 1500, placed(1500, seed=3)
     synapses = drawn(p, p, kernel="constant", p=0.5, length=0.1, periodic=(1.0, 1.0), allow_autapses=False)
-    # Two neurons are near with probability q = pi r^2; then both directions are drawn with probability 0.5 each.
+    # Two neurons are near with probability q = pi r^2; each direction is then drawn with probability 0.5.
     q = np.pi * 0.1**2
     mean, variance = n * (n - 1) * 0.5 * q, n * (n - 1) / 2 * (1.5 * q - q**2)
     assert abs(len(synapses) - mean) < 4 * np.sqrt(variance)

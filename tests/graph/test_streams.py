@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from circuitlab.graph.streams import stream
 
@@ -41,7 +40,7 @@ def test_a_stream_is_the_same_in_another_process_with_another_hash_seed(reposito
 )
 def test_other_seeds_and_names_give_independent_streams(other: tuple) -> None:
     here, there = stream(0, "edges", "a").normal(size=4000), stream(*other).normal(size=4000)
-    assert stats.pearsonr(here, there)[1] > 1e-3
+    assert abs(np.corrcoef(here, there)[0, 1]) < 4 / np.sqrt(here.size)
     assert not np.intersect1d(here, there).size
 
 
