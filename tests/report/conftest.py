@@ -32,7 +32,7 @@ def circuit_of(text: str) -> Circuit:
 
 
 def areas(count: int) -> str:
-    """`count` cortical areas of eight populations each, in a row, with feedback, two inputs and two outputs."""
+    """`count` cortical areas of eight populations each, in a row, with feedback; two inputs, two outputs."""
     populations = ["  retina: {type: input, size: 9}", "  sound: {type: input, size: 4}"]
     projections = []
 
