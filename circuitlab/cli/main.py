@@ -16,14 +16,16 @@ import typer
 from typer.main import get_command
 
 from circuitlab import __version__
+from circuitlab.cli.equilibrium import equilibrium
 from circuitlab.cli.inspect import inspect
+from circuitlab.cli.run import run
 from circuitlab.cli.schema import schema
 from circuitlab.cli.show import show
 from circuitlab.cli.validate import validate
 from circuitlab.errors import CircuitlabError, NotConvergedError
 
 DONE, WRONG_INPUT, RUN_FAILED, STOPPED = 0, 1, 3, 130
-COMMANDS = (validate, schema, show, inspect)
+COMMANDS = (validate, schema, show, run, equilibrium, inspect)
 
 app = typer.Typer(
     name="circuitlab",

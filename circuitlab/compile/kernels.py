@@ -8,6 +8,7 @@ date after the values changed; it is called by itself, once per change.
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -123,6 +124,7 @@ class Csr(Kernel):
             self.register_buffer("index", torch.as_tensor(edges.parameter_index), persistent=False)
         self._forward: Tensor | None = None
         self._backward: Tensor | None = None
+        self._built_on = 0
 
     def _apply(self, fn: Any, recurse: bool = True) -> Csr:
         self._forward = self._backward = self._seen = None
@@ -134,8 +136,15 @@ class Csr(Kernel):
 
     def refresh(self) -> None:
         values = self.edge_values
-        self._forward = _csr(self.rows, self.columns, values, self.shape)
-        self._backward = _csr(self.rows_back, self.columns_back, values[self.back], (self.shape[1], self.shape[0]))
+        if self._forward is None or self._backward is None or self._built_on != self.values.data_ptr():
+            self._forward = _csr(self.rows, self.columns, values, self.shape)
+            turned = (self.shape[1], self.shape[0])
+            self._backward = _csr(self.rows_back, self.columns_back, values[self.back], turned)
+            self._built_on = self.values.data_ptr()
+            return
+        if self.shared:
+            self._forward.values().copy_(values)
+        torch.index_select(values, 0, self.back, out=self._backward.values())
 
     def add_product(self, rate: Tensor, out: Tensor) -> None:
         self.current()
@@ -247,7 +256,9 @@ def compile_kernel(projection: Projection, shape: tuple[int, int], dtype: torch.
 
 
 def _csr(rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
-    return torch.sparse_csr_tensor(rows, columns, values, shape, check_invariants=False)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+        return torch.sparse_csr_tensor(rows, columns, values, shape, check_invariants=False)
 
 
 def _pointers(sorted_by: np.ndarray, count: int) -> np.ndarray:

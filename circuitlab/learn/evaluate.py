@@ -19,8 +19,8 @@ class Split:
     """A part of a data set on the circuit's device.
 
     Args:
-        x: [input unit, sample].
-        target: [output unit, sample].
+        x: [sample, input unit].
+        target: [sample, output unit].
         classes: rows (within the output units) of every output population whose targets are classes.
     """
 
@@ -29,12 +29,12 @@ class Split:
     classes: tuple[slice, ...] = ()
 
     def __len__(self) -> int:
-        return self.x.shape[1]
+        return len(self.x)
 
     def batch(self, sample_ids: np.ndarray) -> Batch:
-        """The samples of these indices."""
+        """The samples of these indices, with the sample as last axis."""
         index = torch.as_tensor(sample_ids, device=self.x.device)
-        return Batch(self.x[:, index], self.target[:, index])
+        return Batch(self.x[index].t().contiguous(), self.target[index].t().contiguous())
 
 
 @dataclass(frozen=True)

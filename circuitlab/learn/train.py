@@ -22,6 +22,10 @@ from circuitlab.learn.evaluate import Evaluation, Split, evaluate
 Order = Callable[[int], list[np.ndarray]]
 
 
+class Stopped(KeyboardInterrupt):
+    """Training was asked to stop and did so between two steps, where it can be resumed."""
+
+
 class Observer:
     """Somebody who watches training; every method may be left as it is."""
 
@@ -32,7 +36,7 @@ class Observer:
         """After each epoch and its evaluation; epoch 0 is before the first update."""
 
     def checkpoint(self, trainer: Trainer) -> None:
-        """When `trainer.state()` is complete: after each step and each epoch."""
+        """When a run may go on from `trainer.state()`: after each step but an epoch's last, and after each epoch."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,7 @@ class Sums:
 class Progress:
     """Where a run is: epochs finished, steps done in the present one and in all, and early stopping's memory."""
 
+    begun: bool = False
     epoch: int = 0
     step_in_epoch: int = 0
     step: int = 0
@@ -154,10 +159,17 @@ class Trainer:
         self.scheduler, self.per = scheduler
         self.observers = tuple(observers)
         self.at = Progress()
+        self.stop_requested = False
+        self.steps_per_epoch = 0
 
     def run(self) -> None:
-        """Learn until the schedule ends, from wherever the trainer's state is."""
-        if self.at.step == 0 and self.at.epoch == 0 and self.at.step_in_epoch == 0:
+        """Learn until the schedule ends, from wherever the trainer's state is.
+
+        Raises:
+            Stopped: `stop_requested` was set; `state()` is whole.
+        """
+        if not self.at.begun:
+            self.at.begun = True
             self.compiled.enforce_sign()
             if self.bound:
                 self.bound.apply()
@@ -175,10 +187,11 @@ class Trainer:
 
     def _epoch(self) -> None:
         batches = self.schedule.order(self.at.epoch + 1)
+        self.steps_per_epoch = len(batches)
         for sample_ids in batches[self.at.step_in_epoch :]:
             self._step(sample_ids)
-            for observer in self.observers:
-                observer.checkpoint(self)
+            if self.at.step_in_epoch < len(batches):
+                self._safe_point()
         metrics = self.at.sums.metrics(self.at.unconverged)
         del metrics["step_mean_loss"]
         self.at.epoch += 1
@@ -194,8 +207,14 @@ class Trainer:
     def _tell_epoch(self, metrics: dict[str, float]) -> None:
         for observer in self.observers:
             observer.epoch(self, metrics)
+        self._safe_point()
+
+    def _safe_point(self) -> None:
+        """Here `state()` is whole: time for checkpoints, and to stop where somebody asked for it."""
         for observer in self.observers:
             observer.checkpoint(self)
+        if self.stop_requested:
+            raise Stopped
 
     def _step(self, sample_ids: np.ndarray) -> None:
         batch = self.splits["train"].batch(sample_ids)
@@ -272,22 +291,22 @@ def _array(value: Tensor) -> np.ndarray:
 
 
 def _plain(tree: Any) -> Any:
-    """Nested containers with arrays for tensors and text for the keys of dicts."""
+    """Nested containers with arrays in place of tensors."""
     if isinstance(tree, Tensor):
         return _array(tree)
     if isinstance(tree, dict):
-        return {f"#{key}" if isinstance(key, int) else str(key): _plain(value) for key, value in tree.items()}
+        return {key: _plain(value) for key, value in tree.items()}
     if isinstance(tree, (list, tuple)):
-        return [_plain(value) for value in tree]
+        return type(tree)(_plain(value) for value in tree)
     return tree
 
 
 def _tensors(tree: Any) -> Any:
     """The opposite of `_plain`."""
-    if isinstance(tree, np.ndarray):
+    if isinstance(tree, (np.ndarray, np.generic)):
         return torch.as_tensor(tree)
     if isinstance(tree, dict):
-        return {int(key[1:]) if key.startswith("#") else key: _tensors(value) for key, value in tree.items()}
-    if isinstance(tree, list):
-        return [_tensors(value) for value in tree]
+        return {key: _tensors(value) for key, value in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        return type(tree)(_tensors(value) for value in tree)
     return tree

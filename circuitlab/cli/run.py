@@ -1,0 +1,158 @@
+"""`circuitlab run`: an experiment file becomes a run file."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from circuitlab.cli.common import AllowOutside, AsJson, console, print_json, say
+
+if TYPE_CHECKING:
+    from circuitlab.experiment.training import Prepared
+    from circuitlab.learn.train import Trainer
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the experiment, such as learn.epochs=3."),
+]
+
+
+def run(
+    file: Annotated[Path, typer.Argument(metavar="EXPERIMENT", help="The experiment's YAML file.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="RUN.h5", help="The run file; runs/<experiment>.h5 unless given."),
+    ] = None,
+    overrides: Overrides = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the run file's last checkpoint, if there is one.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run file that is there.")] = False,
+    as_json: AsJson = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")] = False,
+    allow_outside: AllowOutside = False,
+) -> None:
+    """Train a circuit as an experiment file says, and keep everything asked for in a run file.
+
+    Ctrl-C stops after the present step and leaves a run that --resume continues, to the same numbers.
+    """
+    from circuitlab.errors import RunFileError
+    from circuitlab.experiment.training import prepare, train
+    from circuitlab.spec.experiment import load_experiment
+
+    if resume and overwrite:
+        raise RunFileError("--resume continues a run file and --overwrite replaces it; give one of them")
+    spec = load_experiment(file, overrides or (), allow_outside=allow_outside)
+    path = output if output is not None else _default(spec.experiment, resume)
+    if path.exists() and not resume and not overwrite:
+        raise RunFileError(
+            f"{path}: exists; continue it with --resume, replace it with --overwrite, or give another -o"
+        )
+    prepared = prepare(spec)
+    report = Report(prepared, silent=as_json, bars=not (quiet or as_json))
+    started = time.monotonic()
+    with stopping(prepared.trainer), report:
+        train(
+            prepared,
+            path,
+            command=shlex.join(["circuitlab", *sys.argv[1:]]),
+            resume=resume,
+            overwrite=overwrite,
+            observers=[report.observer],
+        )
+    summary = report.summary(path, time.monotonic() - started)
+    if as_json:
+        print_json(summary)
+    else:
+        _print(summary)
+
+
+def _default(experiment: str, resume: bool) -> Path:
+    """runs/<experiment>.h5, or the next name with a number; with --resume the latest that is there."""
+    base = Path("runs") / f"{experiment.replace('/', '_')}.h5"
+    names = [base, *(base.with_stem(f"{base.stem}-{number}") for number in range(2, 10_000))]
+    free = next(number for number, name in enumerate(names) if not name.exists())
+    return names[max(free - 1, 0)] if resume else names[free]
+
+
+@contextmanager
+def stopping(trainer: Trainer) -> Iterator[None]:
+    """The first Ctrl-C (or SIGTERM, as clusters send it) stops after the present step; a second one at once."""
+
+    def ask(number: int, frame: Any) -> None:
+        if trainer.stop_requested:
+            raise KeyboardInterrupt
+        trainer.stop_requested = True
+        print("stopping after this step (once more to stop at once)", file=sys.stderr)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Report:
+    """What the terminal shows of a run: a bar for the epoch's steps, a line per epoch, a summary."""
+
+    def __init__(self, prepared: Prepared, *, silent: bool, bars: bool) -> None:
+        from circuitlab.cli.progress import TrainingProgress
+
+        self.prepared, self.silent = prepared, silent
+        self.observer = TrainingProgress(console(), lines=not silent, bars=bars)
+
+    def __enter__(self) -> Report:
+        if not self.silent:
+            prepared = self.prepared
+            spec, circuit = prepared.assembled.spec, prepared.assembled.circuit
+            units = sum(circuit.populations[name].size for name in circuit.units)
+            split = ", ".join(f"{len(part):,} {name}" for name, part in prepared.splits.items())
+            say(f"{spec.experiment}: {spec.learn.rule.replace('_', ' ')} on {circuit.name} ({units:,} units, "
+                f"{circuit.synapses:,} synapses), {prepared.dataset.name} ({split} samples), seed {spec.seed}")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.observer.close()
+
+    def summary(self, path: Path, seconds: float) -> dict[str, Any]:
+        """What the run came to."""
+        spec, observer = self.prepared.assembled.spec, self.observer
+        last = {name: value for name, value in observer.last.items() if value is not None}
+        return {
+            "run": str(path),
+            "experiment": spec.experiment,
+            "rule": spec.learn.rule,
+            "seed": spec.seed,
+            "epochs": observer.epochs,
+            "updates": self.prepared.trainer.at.step,
+            "seconds": seconds,
+            "solver": spec.solve.method,
+            "first": observer.first,
+            "last": last,
+            "unconverged_samples": observer.unconverged,
+            "samples": observer.samples,
+        }
+
+
+def _print(summary: dict[str, Any]) -> None:
+    first, last = summary["first"], summary["last"]
+    for split in ("test", "validation"):
+        if f"{split}_accuracy" in last:
+            say(f"{split} accuracy {last[f'{split}_accuracy']:.4f} (before learning {first[f'{split}_accuracy']:.4f})")
+        elif f"{split}_loss" in last:
+            say(f"{split} loss {last[f'{split}_loss']:.5g} (before learning {first[f'{split}_loss']:.5g})")
+    if "control_cost" in last and "control_cost" in first:
+        say(f"control cost {last['control_cost']:.4g} in the last epoch (first epoch {first['control_cost']:.4g})")
+    samples, missing = summary["samples"], summary["unconverged_samples"]
+    if samples:
+        say(f"unconverged samples {missing:,} of {samples:,} ({100 * missing / samples:.3f}%)")
+    say(f"{summary['updates']:,} updates in {summary['seconds']:.1f} s; run file {summary['run']}")

@@ -1,0 +1,177 @@
+"""From the words of an experiment file to the objects that run it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ruamel.yaml import YAML
+from torch import Tensor
+
+from circuitlab.compile.compiled import CompiledCircuit
+from circuitlab.control import output
+from circuitlab.control.base import Pathway
+from circuitlab.control.dynamic_inversion import DynamicInversion, feedback
+from circuitlab.control.linear_feedback import LinearFeedback
+from circuitlab.control.output import OutputController
+from circuitlab.data.arrays import read_arrays
+from circuitlab.dynamics.circuit import CircuitSystem
+from circuitlab.dynamics.loss import LOSSES, OutputLoss
+from circuitlab.errors import CircuitError, DataError
+from circuitlab.graph.build import build
+from circuitlab.graph.circuit import Circuit
+from circuitlab.learn.base import Task
+from circuitlab.solve.choose import SolveSettings
+from circuitlab.spec.experiment import ExperimentSpec
+from circuitlab.spec.settings import ControllerSpec, LossSpec
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """A circuit ready to run.
+
+    Args:
+        spec: the experiment.
+        circuit: the graph. compiled: its kernels. system: its dynamics.
+        task: how its equilibria are found.
+    """
+
+    spec: ExperimentSpec
+    circuit: Circuit
+    compiled: CompiledCircuit
+    system: CircuitSystem
+    task: Task
+
+
+def assemble(spec: ExperimentSpec) -> Assembled:
+    """Build, compile and control the circuit of an experiment.
+
+    Raises:
+        CircuitlabError: the circuit cannot be built, does not fit into memory, or the device is not there.
+    """
+    device = torch_device(spec.device, spec.dtype)
+    if spec.threads is not None:
+        torch.set_num_threads(spec.threads)
+    circuit = build(spec.circuit, spec.seed)
+    compiled = CompiledCircuit(circuit, DTYPES[spec.dtype]).to(device)
+    system = CircuitSystem(compiled)
+    losses = OutputLoss([(LOSSES[spec.losses[name].name], rows) for name, rows in compiled.outputs.items()])
+    solve = spec.solve
+    settings = SolveSettings(
+        method=solve.method,
+        tolerance=solve.tolerance,
+        max_iterations=solve.max_iterations,
+        depth=solve.memory,
+        damping=solve.damping,
+        dt_ms=solve.dt_ms,
+        max_time_ms=solve.max_time_ms,
+    )
+    task = Task(
+        system,
+        losses,
+        pathway(spec, system),
+        controller(spec.control.controller),
+        settings,
+        start=solve.start,
+        on_unconverged=solve.on_unconverged,
+    )
+    return Assembled(spec, circuit, compiled, system, task)
+
+
+def torch_device(name: str, dtype: str) -> torch.device:
+    """The device of a name.
+
+    Raises:
+        CircuitError: this machine or this build of torch has none.
+    """
+    kind, _, number = name.partition(":")
+    there = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available() and int(number or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not there[kind]:
+        allowed = ", ".join(k for k, v in there.items() if v)
+        raise CircuitError(f"device: {name} is not available to torch on this machine; allowed here: {allowed}")
+    if kind == "mps" and dtype == "float64":
+        raise CircuitError("dtype: mps devices compute in float32 only; use dtype: float32, or device: cpu")
+    return torch.device(name)
+
+
+def pathway(spec: ExperimentSpec, system: CircuitSystem) -> Pathway:
+    """The feedback pathway of an experiment."""
+    control = spec.control
+    if control.pathway == "dynamic_inversion":
+        options = {"scale": control.scale} if control.feedback == "random" else {}
+        return DynamicInversion(feedback(control.feedback, system, spec.seed, options))
+    if control.file is not None:
+        path = spec.folder / control.file
+        return LinearFeedback.given(system, read_arrays_any(path), str(path))
+    return LinearFeedback.random(system, spec.seed, control.scale)
+
+
+def read_arrays_any(path: Path) -> Mapping[str, np.ndarray]:
+    """Arrays of an npz file, of any shape."""
+    return read_arrays(path, samples=False)
+
+
+def controller(spec: ControllerSpec) -> OutputController:
+    """The output controller of an experiment."""
+    if spec.type == "proportional":
+        assert spec.beta is not None
+        return output.proportional(spec.beta)
+    if spec.type == "integral":
+        return output.integral(spec.tau_ms)
+    assert spec.alpha is not None
+    return output.leaky_integral(spec.alpha, spec.tau_ms)
+
+
+def target_array(name: str, array: np.ndarray, size: int, loss: LossSpec) -> np.ndarray:
+    """Targets [sample, unit] of one output population, from labels [sample] or from targets already in that form.
+
+    Soft targets put 1 - epsilon on the right class and epsilon / (classes - 1) on each other one.
+
+    Raises:
+        DataError: a label beyond the classes, or targets that a cross-entropy cannot have.
+    """
+    if array.ndim == 1 and array.dtype.kind in "iu":
+        if array.max() >= size:
+            sample = int(np.argmax(array >= size))
+            raise DataError(f"data: target of {name}: sample {sample} has the label {array[sample]}, but {name} has "
+                            f"{size} units; labels count from 0 to {size - 1}")
+        if size == 1 and loss.name == "cross_entropy":
+            raise DataError(f"data: target of {name}: a cross-entropy over one unit is always zero; use two or more")
+        target = np.full((len(array), size), loss.soft_targets / max(size - 1, 1))
+        target[np.arange(len(array)), array] = 1 - loss.soft_targets
+        return target
+    if loss.soft_targets:
+        raise DataError(f"loss: soft_targets spread one-hot classes, but the targets of {name} are no labels")
+    if loss.name == "cross_entropy":
+        wrong = (array < 0).any(1) | (np.abs(array.sum(1) - 1) > 1e-4)
+        if wrong.any():
+            sample = int(np.argmax(wrong))
+            raise DataError(f"data: target of {name}: sample {sample} is no distribution over the {size} units (values "
+                            "of at least 0 that sum to 1), as cross_entropy needs; use loss: squared_error")
+    return array
+
+
+def tensor(array: np.ndarray, like: CompiledCircuit) -> Tensor:
+    """An array in the circuit's precision and on its device."""
+    return torch.as_tensor(np.ascontiguousarray(array), dtype=like.dtype, device=like.device)
+
+
+def yaml_text(data: dict[str, Any]) -> str:
+    """A resolved file as YAML text."""
+    yaml = YAML()
+    yaml.default_flow_style = False
+    yaml.width = 120
+    page = io.StringIO()
+    yaml.dump(data, page)
+    return page.getvalue()

@@ -1,0 +1,156 @@
+"""The observer that writes a training run into its run file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from circuitlab.dynamics.circuit import CircuitSystem
+from circuitlab.experiment.activity import Activity
+from circuitlab.learn.base import Batch, Outcome, Task
+from circuitlab.learn.evaluate import Split
+from circuitlab.learn.train import Observer, Trainer
+from circuitlab.record.probes import Probe
+from circuitlab.record.run_file import RunWriter
+
+LOSS_UNITS = "nats (cross_entropy), squared units (squared_error)"
+METRICS = {
+    "loss": (LOSS_UNITS, "mean loss at the free equilibrium"),
+    "accuracy": ("share", "share of right classes at the free equilibrium"),
+    "unconverged": ("share", "share of samples whose equilibrium was not reached"),
+    "free_unconverged": ("share", "share of training samples whose free equilibrium was not reached"),
+    "control_cost": ("dimensionless", "mean over samples of 1/2 sum psi^2"),
+    "iterations": ("iterations", "mean over samples of the iterations to the equilibrium that carries the credit"),
+    "products": ("products", "mean over samples of products with W, free phase and verification included"),
+    "kinks": ("neurons", "mean over samples of neurons resting on a kink of their activation function"),
+    "residual": ("dimensionless", "largest relative residual among the samples learned from"),
+    "learning_rate": ("dimensionless", "learning rate during the epoch's last update"),
+}
+"""Units and meaning of what an epoch measures; `train_`, `validation_` and `test_` may stand before a name."""
+
+
+class Recording(Observer):
+    """Writes metrics, weights, probes and checkpoints.
+
+    Args:
+        writer: of the run file.
+        task: for probes of fixed samples, on which the circuit is run anew.
+        splits, labels: samples and their classes by split.
+        probes: what to record.
+        snapshots_every: epochs between two snapshots of all weights.
+    """
+
+    def __init__(
+        self,
+        writer: RunWriter,
+        task: Task,
+        splits: dict[str, Split],
+        labels: dict[str, np.ndarray],
+        probes: Sequence[Probe],
+        snapshots_every: int,
+    ) -> None:
+        self.writer, self.task, self.splits = writer, task, splits
+        self.probes, self.snapshots_every = probes, snapshots_every
+        assert isinstance(task.system, CircuitSystem)
+        self.system: CircuitSystem = task.system
+        for probe in probes:
+            probe.start(writer)
+            if probe.sample_ids is not None and probe.spec.of in labels:
+                writer.put(
+                    f"activity/{probe.name}/labels",
+                    labels[probe.spec.of][probe.sample_ids],
+                    units="class",
+                    description="[sample] class of the recorded sample",
+                )
+
+    def step(self, trainer: Trainer, sample_ids: np.ndarray, batch: Batch, outcome: Outcome) -> None:
+        used, at = outcome.used, trainer.at.step
+        cost = float(outcome.control_cost[used].mean()) if bool(used.any()) else float("nan")
+        self._metric("step", at, "updates", "[step] number of the update", None)
+        rows = (
+            ("step_loss", float(outcome.loss.mean()), LOSS_UNITS, "mean loss of the minibatch, free equilibrium"),
+            ("step_control_cost", cost, "dimensionless", "mean over the minibatch of 1/2 sum psi^2"),
+            ("step_unconverged", int((~used).sum()), "samples", "samples of the minibatch not learned from"),
+        )
+        for name, value, units, words in rows:
+            self._metric(name, value, units, f"[step] {words}", "training/step")
+        self._last = (sample_ids, batch, outcome)
+        self._record(trainer, [p for p in self.probes if p.spec.every.steps and p.due(at - 1, None)])
+
+    def epoch(self, trainer: Trainer, metrics: dict[str, float]) -> None:
+        done = trainer.at.epoch
+        evaluated = {name for name in metrics if name.split("_")[0] in self.splits}
+        self._metric(
+            "evaluation", done, "epochs", "[evaluation] epochs finished; the first row is before learning", None
+        )
+        if done:
+            self._metric("epoch", done, "epochs", "[epoch] number of the epoch", None)
+        for name, value in metrics.items():
+            split = name.split("_")[0]
+            plain = name.removeprefix(f"{split}_") if name in evaluated else name
+            units, words = METRICS[plain]
+            axis, index = ("evaluation", "training/evaluation") if name in evaluated else ("epoch", "training/epoch")
+            of = f", {split} samples" if name in evaluated else ""
+            self._metric(name, value, units, f"[{axis}] {words}{of}", index)
+        if done % self.snapshots_every == 0 or done == trainer.schedule.epochs or trainer.at.stopped:
+            self._snapshot(trainer)
+        due = [p for p in self.probes if p.spec.every.epochs and p.due(trainer.at.step, done)]
+        self._record(trainer, due if done else [p for p in due if p.sample_ids is not None])
+
+    def checkpoint(self, trainer: Trainer) -> None:
+        self.writer.publish_if_due(trainer.state)
+
+    def _metric(self, name: str, value: float, units: str, description: str, index: str | None) -> None:
+        extra = {} if index is None else {"index": index}
+        self.writer.append(f"training/{name}", np.array(value), units=units, description=description, **extra)
+
+    def _snapshot(self, trainer: Trainer) -> None:
+        self.writer.append(
+            "weights/step", np.array(trainer.at.step), units="updates", description="[snapshot] updates made before it"
+        )
+        compiled = trainer.compiled
+        for name, parameter in compiled.parameters_by_name().items():
+            link = compiled.links.get(name)
+            shared = link is not None and link.projection.edges.parameter_index is not None
+            axis = "unit" if link is None else "parameter" if shared else "edge"
+            what = f"bias of population {name.removesuffix('_bias')}" if link is None else f"weights of projection {name}"
+            self.writer.append(
+                f"weights/{name}",
+                parameter.detach().cpu().numpy().copy(),
+                units="dimensionless",
+                description=f"[snapshot, {axis}] {what}",
+            )
+
+    def _record(self, trainer: Trainer, probes: Sequence[Probe]) -> None:
+        solved: dict[tuple[str, str, bytes], Activity] = {}
+        for probe in probes:
+            wanted, spec = probe.sample_ids, probe.spec
+            key = (spec.phase, spec.of, b"" if wanted is None else wanted.tobytes())
+            if key not in solved:
+                solved[key] = self._activity(trainer, spec.phase, spec.of, wanted)
+            activity = solved[key]
+
+            def fields(
+                population: str, variable: str, phase: str, units: np.ndarray, activity: Activity = activity
+            ) -> np.ndarray:
+                values = activity.values(population, variable, units)
+                assert values is not None, "probes are checked when they are planned"
+                return values
+
+            ids = self._last[0] if wanted is None else wanted
+            probe.record(self.writer, trainer.at.step, fields, ids)
+
+    def _activity(self, trainer: Trainer, phase: str, of: str, wanted: np.ndarray | None) -> Activity:
+        """The equilibrium of a minibatch as its update saw it, or of fixed samples as the circuit is now."""
+        if wanted is None:
+            _, batch, outcome = self._last
+            free, credit = outcome.free, outcome.credit
+            if phase == "controlled" and not trainer.rule.controls:
+                credit = self.task.controlled(self.system.drive(batch.x), batch.target, free)
+        else:
+            batch = self.splits[of].batch(wanted)
+            drive = self.system.drive(batch.x)
+            free = self.task.free(drive)
+            credit = self.task.controlled(drive, batch.target, free) if phase == "controlled" else free
+        return Activity(self.system, (free if phase == "free" else credit).fields, batch.x)

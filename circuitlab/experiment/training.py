@@ -1,0 +1,192 @@
+"""A training run from an experiment file: everything is checked before the run file is begun."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from circuitlab.data.datasets import Assignment, DataSet, assign, batches, load
+from circuitlab.errors import DataError, RunFileError
+from circuitlab.experiment.assemble import Assembled, assemble, target_array, tensor, yaml_text
+from circuitlab.experiment.recording import Recording
+from circuitlab.graph.streams import stream
+from circuitlab.learn.constrain import SingularValueBound
+from circuitlab.learn.evaluate import Split
+from circuitlab.learn.optimizer import make_optimizer, make_scheduler
+from circuitlab.learn.rules import RULES
+from circuitlab.learn.train import EarlyStopping, Observer, Schedule, Stopped, Trainer
+from circuitlab.record.probes import Probe, estimate_bytes, plan_probes, require_space
+from circuitlab.record.reader import open_run
+from circuitlab.record.run_file import RunWriter
+from circuitlab.spec.experiment import ExperimentSpec
+
+STOPPING_METRIC = {"loss": "validation_loss", "accuracy": "validation_accuracy", "control_cost": "control_cost"}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that has passed every check.
+
+    Args:
+        assembled: the circuit and its task.
+        trainer: ready for its first step; observers are added when the run begins.
+        splits, labels: samples and classes by split.
+        probes: what will be recorded.
+        dataset: where the samples come from.
+    """
+
+    assembled: Assembled
+    trainer: Trainer
+    splits: dict[str, Split]
+    labels: dict[str, np.ndarray]
+    probes: list[Probe]
+    dataset: DataSet
+
+
+def prepare(spec: ExperimentSpec) -> Prepared:
+    """Load the data, build the circuit and make the trainer of an experiment.
+
+    Raises:
+        CircuitlabError: whatever is wrong with the experiment, its data or its circuit.
+    """
+    assert spec.data is not None, "experiment files are refused without data"
+    dataset = load(spec.data, spec.folder, generator=stream(spec.seed, "validation"), dtype=spec.dtype)
+    assignment = assign(dataset, spec.circuit.populations, spec.data.inputs, spec.data.targets)
+    assembled = assemble(spec)
+    compiled, learn = assembled.compiled, spec.learn
+    parts = {name: dataset.split(name) for name in ("train", "validation", "test")}
+    splits = {
+        name: _split(assembled, part.arrays, assignment) for name, part in parts.items() if len(part)
+    }
+    labels = {
+        name: part.arrays[array]
+        for name, part in parts.items()
+        for array in [next(iter(assignment.targets.values()))]
+        if len(part) and part.arrays[array].ndim == 1
+    }
+    steps = -(-len(splits["train"]) // learn.batch_size)
+    optimizer = make_optimizer(
+        compiled.plastic().values(), learn.optimizer.name, {"lr": learn.optimizer.lr, **learn.optimizer.options}
+    )
+    scheduler = make_scheduler(
+        optimizer, learn.scheduler.name, learn.scheduler.options, learn.scheduler.per, steps * learn.epochs, learn.epochs
+    )
+    bound = learn.constrain.largest_singular_value
+    stopping = learn.early_stopping and EarlyStopping(
+        STOPPING_METRIC[learn.early_stopping.metric],
+        learn.early_stopping.patience,
+        learn.early_stopping.minimum_change,
+    )
+    if stopping and stopping.metric == "validation_accuracy" and not splits["train"].classes:
+        raise DataError("learn.early_stopping.metric: accuracy needs class labels; allowed here: loss, control_cost")
+
+    def order(epoch: int) -> list[np.ndarray]:
+        return list(batches(len(splits["train"]), learn.batch_size, spec.seed, epoch))
+
+    trainer = Trainer(
+        compiled,
+        assembled.task,
+        RULES[learn.rule],
+        splits,
+        Schedule(learn.epochs, order, learn.clip, stopping),
+        optimizer,
+        scheduler,
+        SingularValueBound(compiled, bound) if bound is not None else None,
+    )
+    sizes = {name: len(split) for name, split in splits.items()}
+    probes = plan_probes(
+        spec.record,
+        assembled.circuit,
+        batch_size=min(learn.batch_size, sizes["train"]),
+        sizes=sizes,
+        steps=steps * learn.epochs,
+        epochs=learn.epochs,
+    )
+    return Prepared(assembled, trainer, splits, labels, probes, dataset)
+
+
+def _split(assembled: Assembled, arrays: Any, assignment: Assignment) -> Split:
+    compiled, losses = assembled.compiled, assembled.spec.losses
+    x = np.concatenate([arrays[assignment.inputs[name]] for name in compiled.inputs], axis=1)
+    targets, classes = [], []
+    for name, rows in compiled.outputs.items():
+        array = arrays[assignment.targets[name]]
+        targets.append(target_array(name, array, rows.stop - rows.start, losses[name]))
+        if array.ndim == 1:
+            classes.append(rows)
+    return Split(tensor(x, compiled), tensor(np.concatenate(targets, axis=1), compiled), tuple(classes))
+
+
+def train(
+    prepared: Prepared,
+    path: str | Path,
+    *,
+    command: str,
+    resume: bool = False,
+    overwrite: bool = False,
+    observers: Sequence[Observer] = (),
+) -> Trainer:
+    """Run a prepared experiment into a run file.
+
+    Args:
+        command: the command line, for the file's provenance.
+        resume: go on from the file's last checkpoint; a file that is not there is begun.
+        overwrite: replace a file that is there.
+
+    Raises:
+        RunFileError: the file cannot be written, or is of another experiment.
+    """
+    spec, trainer = prepared.assembled.spec, prepared.trainer
+    texts = {"circuit": yaml_text(spec.circuit.resolved()), "experiment": yaml_text(spec.resolved())}
+    restored: dict[str, Any] = {}
+    if resume and Path(path).exists():
+        restored = _checkpoint_of(path, texts)
+        writer = RunWriter.resume(path)
+    else:
+        size = estimate_bytes(
+            prepared.probes,
+            steps=spec.learn.epochs * len(trainer.schedule.order(1)),
+            epochs=spec.learn.epochs + 1,
+            dtype=spec.dtype,
+        )
+        require_space(path, size)
+        writer = RunWriter.create(
+            path,
+            circuit=prepared.assembled.circuit,
+            circuit_yaml=texts["circuit"],
+            experiment_yaml=texts["experiment"],
+            attributes={"command": command, "seed": spec.seed, "device": spec.device},
+            overwrite=overwrite,
+        )
+    with writer:
+        for name, kernel in prepared.assembled.compiled.kernels_used().items():
+            writer.attributes(f"edges/{name}", kernel=kernel)
+        writer.attributes("training", solver=spec.solve.method, data=prepared.dataset.name)
+        if restored:
+            trainer.restore(restored)
+        recording = Recording(
+            writer, trainer.task, prepared.splits, prepared.labels, prepared.probes, spec.learn.snapshots_every
+        )
+        trainer.observers = (recording, *observers)
+        try:
+            trainer.run()
+        except Stopped:
+            writer.checkpoint(trainer.state())
+            raise
+        writer.checkpoint(trainer.state())
+    return trainer
+
+
+def _checkpoint_of(path: str | Path, texts: dict[str, str]) -> dict[str, Any]:
+    with open_run(path) as run:
+        for name, text in texts.items():
+            if (run.circuit_yaml if name == "circuit" else run.experiment_yaml) != text:
+                raise RunFileError(
+                    f"{path}: was made by another {name} (a key or an override differs); resume with the same files "
+                    "and --set options, or give another -o"
+                )
+        return run.checkpoint()
