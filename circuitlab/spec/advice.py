@@ -27,7 +27,8 @@ def _circuit_warnings(spec: CircuitSpec) -> list[str]:
             found.append(f"populations.{name}: no rate-coded projection reaches it; only its bias drives it")
         elif name not in reached:
             found.append(
-                f"populations.{name}: no path leads to it from an input; its activity does not depend on the data"
+                f"populations.{name}: no path leads to it from an input; its activity does not"
+                " depend on the data"
             )
         if name not in towards:
             found.append(f"populations.{name}: no path leads from it to an output; it cannot change the loss")
@@ -62,11 +63,13 @@ def _experiment_warnings(spec: ExperimentSpec) -> list[str]:
         for name, population in circuit.populations.items():
             if population.type not in ("input", "output") and population.controlled and name not in targets:
                 found.append(
-                    f"populations.{name}: no burst projection reaches it, so under 'feedback: apical' it gets no control"
+                    f"populations.{name}: no burst projection reaches it, so under 'feedback:"
+                    " apical' it gets no control"
                 )
     for name in circuit.outputs:
         if not circuit.populations[name].controlled:
             found.append(
-                f"populations.{name}: an output that is not controlled; its loss cannot be brought down by control"
+                f"populations.{name}: an output that is not controlled; its loss cannot be brought"
+                " down by control"
             )
     return found

@@ -1,4 +1,4 @@
-"""What every part of a specification shares: a strict, frozen model, and its mistakes told in the user's words."""
+"""What all parts of a specification share: a strict, frozen model, its mistakes told in the user's words."""
 
 from __future__ import annotations
 
@@ -44,6 +44,11 @@ class Model(BaseModel):
     def normalise(cls, data: dict[str, Any]) -> dict[str, Any]:
         """The mapping with other ways of writing it, and defaults that hang on other keys, written out."""
         return data
+
+    @classmethod
+    def at(cls, data: Any) -> type[Model]:
+        """The model that knows the keys of this mapping; another one where it hangs on what is written."""
+        return cls
 
     @classmethod
     def keys(cls) -> dict[str, FieldInfo]:
@@ -130,7 +135,7 @@ def _written(
 
 
 def failing(error: ValidationError) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
-    """Where a mapping's wrong values are (for a missing key, the mapping it is missing from), and its unknown keys."""
+    """Where wrong values are (for a missing key, the mapping it is missing from), and unknown keys."""
     entries = [(entry["type"], _location(entry)) for entry in error.errors(include_url=False)]
     unknown = [place for kind, place in entries if kind == "extra_forbidden"]
     wrong = [
@@ -194,7 +199,8 @@ def _message(
     if kind in ("too_short", "too_long"):
         least, most = context.get("min_length"), context.get("max_length")
         return (
-            f"{context['actual_length']} entries; {f'at least {least}' if least is not None else f'at most {most}'}"
+            f"{context['actual_length']} entries;"
+            f" {f'at least {least}' if least is not None else f'at most {most}'}"
             " are wanted",
             False,
             location,
@@ -213,7 +219,7 @@ def _owner(model: type[Model], location: tuple[Any, ...], data: Any) -> tuple[ty
     for depth, part in enumerate(location):
         inner = _model_in(annotation, part)
         if inner is not None:
-            inner = inner.at(lookup(data, location[:depth])) if hasattr(inner, "at") else inner
+            inner = inner.at(lookup(data, location[:depth]))
             owner, info = inner, inner.keys().get(part) if isinstance(part, str) else None
             annotation = _annotation(info) if info is not None else None
         else:
@@ -239,7 +245,8 @@ def _model_in(annotation: Any, key: Any) -> type[Model] | None:
         option for option in _options(annotation) if isinstance(option, type) and issubclass(option, Model)
     ]
     mapping = any(typing.get_origin(option) is dict for option in _options(annotation))
-    return found[0] if found and not (mapping and key not in found[0].keys()) else None
+    known = set(found[0].keys()) if found else set()
+    return found[0] if found and (key in known or not mapping) else None
 
 
 def _element(annotation: Any) -> Any:
@@ -276,7 +283,7 @@ def refuse(names: Iterable[str], name: str) -> str:
     known = list(names)
     if not known:
         return "; there are none"
-    near = suggestion(name, known)
+    near = suggestion(name, known) if len(known) <= 2000 else ""
     return f"; there are {listed(known)}{'.' if near else ''}{near}"
 
 

@@ -1,4 +1,4 @@
-"""What must hold in a circuit file beyond the types of its keys: names that exist, sites, shapes, signs, files.
+"""What must hold in a circuit file beyond the types of its keys: names, sites, shapes, signs, files.
 
 The checks also run on a file whose other parts are wrong, so that all of its mistakes come out at once.
 """
@@ -76,7 +76,8 @@ def _check_population(entry: Entry) -> Iterator[Finding]:
     if p.shape is not None and "size" in raw and math.prod(p.shape) != p.size:
         yield (
             ("shape",),
-            f"shape {list(p.shape)} holds {math.prod(p.shape)} neurons, but size is {p.size}; they must agree",
+            f"shape {list(p.shape)} holds {math.prod(p.shape)} neurons, but size is {p.size}; they"
+            " must agree",
             ("size",),
         )
     elif p.shape is not None and math.prod(p.shape) > 2**31 - 1:
@@ -128,7 +129,8 @@ def _check_bias(p: PopulationSpec) -> Iterator[Finding]:
         if given and key not in used:
             yield (
                 ("bias", key),
-                f"bias '{p.bias.init}' takes no '{key}'; allowed: {listed(sorted(used | {'init', 'plastic'}))}",
+                f"bias '{p.bias.init}' takes no '{key}'; allowed:"
+                f" {listed(sorted(used | {'init', 'plastic'}))}",
                 (),
             )
         if not given and key in used:

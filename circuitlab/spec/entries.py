@@ -1,4 +1,4 @@
-"""Parts of a file read as far as they can be, so that a mistake in one place does not hide those in another."""
+"""Parts of a file read as far as they can be, so that a mistake in one place hides none in another."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Entry:
 
 
 def entry_of(model: type[Model], raw: Any) -> Entry:
-    """Read a part as far as it can be read: unknown keys are passed over, wrong values take their defaults."""
+    """Read a part as far as possible: unknown keys are passed over, wrong values take their defaults."""
     try:
         return Entry(raw, model.model_validate(raw), frozenset())
     except ValidationError as error:

@@ -136,7 +136,7 @@ def load_experiment(
         allow_outside: whether files outside the folders of experiment and circuit may be read.
 
     Raises:
-        SpecError: with every mistake of the command line, the experiment file and the circuit file, in this order.
+        SpecError: with every mistake of the command line, the experiment and the circuit, in this order.
     """
     source = read(path, text)
     expect(source, "experiment")

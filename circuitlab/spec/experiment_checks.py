@@ -1,4 +1,4 @@
-"""What must hold in an experiment beyond the types of its keys: sections that agree with each other and the circuit."""
+"""What must hold in an experiment beyond the types of its keys: sections and circuit that agree."""
 
 from __future__ import annotations
 
@@ -102,7 +102,8 @@ def _loss(spec: ExperimentSpec, circuit: CircuitSpec | None) -> Iterator[Finding
         ):
             yield (
                 path,
-                "an integral controller never settles on cross_entropy with hard targets; give 'soft_targets' above 0,"
+                "an integral controller never settles on cross_entropy with hard targets; give"
+                " 'soft_targets' above 0,"
                 " or a leaky_integral controller",
                 ("control",),
             )
@@ -181,7 +182,8 @@ def _controller(spec: ExperimentSpec) -> Iterator[Finding]:
     elif controller.beta is not None:
         yield (
             (*path, "beta"),
-            f"'{controller.type}' has a leak alpha, no beta; write 'alpha: {1 / controller.beta:g}' (alpha = 1/beta)",
+            f"'{controller.type}' has a leak alpha, no beta; write 'alpha: {1 / controller.beta:g}'"
+            " (alpha = 1/beta)",
             (),
         )
     if controller.type != "proportional" and controller.tau_ms == 0:
@@ -212,7 +214,8 @@ def _solve(spec: ExperimentSpec, circuit: CircuitSpec | None) -> Iterator[Findin
             who = name if name == "the controller" else f"'{name}'"
             yield (
                 ("solve", "dt"),
-                f"a time step of {solve.dt_ms:g} ms is longer than the time constant of {who}, {taus[name]:g} ms;"
+                f"a time step of {solve.dt_ms:g} ms is longer than the time constant of {who},"
+                f" {taus[name]:g} ms;"
                 f" at most {taus[name]:g} ms",
                 ("control",),
             )
@@ -279,7 +282,8 @@ def _probe(entry: Entry, circuit: CircuitSpec | None) -> Iterator[Finding]:
     if spec.variable == "apical" and population.type != "pyramidal":
         yield (
             ("variable",),
-            f"'{spec.population}' is of type '{population.type}' and has no apical site; allowed: soma, rate, basal,"
+            f"'{spec.population}' is of type '{population.type}' and has no apical site; allowed:"
+            " soma, rate, basal,"
             " control",
             ("population",),
         )

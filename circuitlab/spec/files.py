@@ -35,4 +35,5 @@ def file_problem(folder: Path, file: str, allow_outside: bool) -> str | None:
     except PermissionError:
         return f"permission to read {named} is missing"
     except (OSError, ValueError, RuntimeError) as error:
-        return f"{named} cannot be read ({' '.join(str(getattr(error, 'strerror', None) or error).lower().split())})"
+        reason = str(getattr(error, "strerror", None) or error).lower()
+        return f"{named} cannot be read ({reason})"

@@ -23,7 +23,7 @@ SHORTHANDS: dict[tuple[str, ...], str] = {
 
 
 def apply_overrides(source: Source, overrides: Sequence[str]) -> None:
-    """Put each `KEY=VALUE` into the source's data, its value read as YAML; mistakes are reported to the source."""
+    """Put each `KEY=VALUE` into the source's data, its value read as YAML; mistakes go to the source."""
     for text in overrides:
         key, equals, value = (part.strip() for part in text.partition("="))
         name = f"--set {key}"
@@ -41,7 +41,7 @@ def apply_overrides(source: Source, overrides: Sequence[str]) -> None:
 
 
 def _put(source: Source, path: tuple[str, ...], value: Any, name: str) -> None:
-    data = source.data
+    data: dict[str, Any] = source.data
     for depth, part in enumerate(path[:-1], start=1):
         here = path[:depth]
         inner = data.get(part)

@@ -100,7 +100,8 @@ class PopulationSpec(Model):
     """A population of neurons that share type, activation, time constant and sign."""
 
     type: PopulationType
-    """`input` (clamped to data), `unit` (leaky integrator), `pyramidal` (soma, basal, apical), `interneuron`, `output`."""
+    """`input` (clamped to data), `unit` (leaky integrator), `pyramidal` (soma, basal, apical),
+    `interneuron` or `output`."""
     size: Size
     """Number of neurons; follows from `shape` where that is given."""
     shape: Annotated[tuple[Size, ...], BeforeValidator(_tuple), Field(min_length=1, max_length=4)] | None = (
@@ -114,7 +115,7 @@ class PopulationSpec(Model):
     sign: Literal["excitatory", "inhibitory"] | None = None
     """Dale's law: the sign of every synapse that leaves the population, kept through learning."""
     controlled: bool = True
-    """Whether the neurons receive the control psi; without it least control leaves the synapses onto them alone."""
+    """Whether the neurons receive the control psi; without it least control leaves their synapses alone."""
     bias: BiasSpec | None = BiasSpec()
     """Initial bias; `false` for none."""
     names: NamesSpec | None = None

@@ -1,4 +1,4 @@
-"""The `record` section of an experiment file: which neurons' activity is kept, of which samples, how often."""
+"""The `record` section of an experiment file: which neurons are recorded, in which samples, how often."""
 
 from __future__ import annotations
 

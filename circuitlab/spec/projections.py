@@ -35,7 +35,7 @@ class ConnectSpec(Model):
 
     rule: str = "all_to_all"
     """Name of the connection rule."""
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] = Field(default_factory=lambda: {"allow_autapses": True})
     """The rule's parameters; in the file they stand beside `rule`."""
 
     @classmethod
@@ -53,7 +53,7 @@ class ConnectSpec(Model):
 
     @classmethod
     def at(cls, data: Any) -> type[Model]:
-        """The model that knows the keys of this mapping: the rule's own."""
+        """The rule's own model."""
         name = data.get("rule", "all_to_all") if isinstance(data, dict) else data
         return RULES[name] if isinstance(name, str) and name in RULES else cls
 
@@ -76,7 +76,8 @@ class WeightsSpec(Model):
     scale: Positive = 1.0
     """Multiplies the initial weights, drawn or read."""
     file: str | None = None
-    """CSV or npz file with the weights, relative to the circuit file; without it, `init: file` takes the edge file's own."""
+    """CSV or npz file with the weights, relative to the circuit file; `init: file` without it takes those of
+    an `explicit` edge file."""
     mean: float | None = None
     """Mean of `normal`; of the logarithm for `lognormal`. 0 unless given."""
     std: Annotated[float, Field(ge=0)] | None = None
@@ -113,7 +114,7 @@ class ProjectionSpec(Model):
     weights: WeightsSpec = WeightsSpec()
     """Initial weights; `torch_linear` unless given."""
     plastic: bool
-    """Whether the weights learn; true unless given, except for `pool` and burst projections, which keep theirs."""
+    """Whether the weights learn; true unless given, but false for `pool` and burst projections."""
     kernel: Literal["auto", "dense", "csr", "diagonal", "convolution"] = "auto"
     """How the synapses are stored and multiplied; chosen by density unless given."""
 
@@ -131,9 +132,10 @@ class ProjectionSpec(Model):
             given = data.get("weights", {})
             if rule == "pool" and not given:
                 kernel = connect.get("kernel") if isinstance(connect, dict) else None
-                size = kernel if isinstance(kernel, list) else [kernel, kernel]
-                if len(size) == 2 and all(type(part) is int and part > 0 for part in size):
-                    data["weights"] = {"init": "constant", "value": 1.0 / (size[0] * size[1])}
+                sides = kernel if isinstance(kernel, list) else [kernel, kernel]
+                window = [side for side in sides if isinstance(side, int) and side > 0]
+                if len(window) == len(sides) == 2:
+                    data["weights"] = {"init": "constant", "value": 1.0 / (window[0] * window[1])}
             elif init is not None:
                 data["weights"] = {"init": init, **given}
         return data

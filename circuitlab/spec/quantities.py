@@ -1,4 +1,4 @@
-"""Quantities with units, written as text: `10 ms`, `0.5 /s`; a bare number is refused, since it hides its unit."""
+"""Quantities with units, written as text: `10 ms`, `0.5 /s`; a bare number hides its unit and is refused."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The connection rules and the weight initialisations: names, parameters, defaults and ranges, each stated once.
+"""The connection rules and the weight initialisations: names, parameters, defaults and ranges, stated once.
 
-Names and meanings are NEST's where NEST has the rule. The graph's builder draws from `ConnectSpec.parameters`, which hold
-every parameter of the rule; the JSON Schema is made from the same classes.
+Names and meanings are NEST's where NEST has the rule. The graph's builder draws from
+`ConnectSpec.parameters`, which hold every parameter of the rule; the JSON Schema is made from the same classes.
 """
 
 from __future__ import annotations
@@ -136,13 +136,13 @@ class DistanceDependent(Rule):
     cutoff: Positive | None = None
     """Distance beyond which no synapse is made, in the units of the positions."""
     periodic: Extent | None = None
-    """Extent of a space that closes on itself, one number per dimension: distances are then taken around it."""
+    """Extent of a space that closes on itself, one number per dimension; distances go around it."""
     allow_autapses: bool = True
     """Whether a neuron may connect to itself."""
 
 
 class SmallWorld(Rule):
-    """Watts and Strogatz's ring: every neuron to its `k` nearest neighbours, each synapse rewired with probability `p`."""
+    """Watts and Strogatz's ring: neurons joined to their `k` nearest, edges rewired with probability `p`."""
 
     recurrent_only: ClassVar[bool] = True
 
@@ -170,14 +170,14 @@ class ScaleFree(Rule):
 class Networkx(Rule):
     """Any graph generator of networkx, by name, with its own arguments; source and target have the same size.
 
-    The number of nodes `n` is the population's size unless given; `seed` comes from the projection's own stream.
+    The number of nodes `n` is the population's size; `seed` comes from the projection's own stream.
     """
 
     equal_sizes: ClassVar[bool] = True
 
     generator: str
     """Name of the generator (`random_regular_graph`); its arguments stand beside it."""
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, Any] = Field(default_factory=dict)
     """The generator's arguments."""
     allow_autapses: bool = True
     """Whether a neuron may connect to itself."""
@@ -191,7 +191,7 @@ class Networkx(Rule):
 
 
 class Convolution(Rule):
-    """Shared weights slid over the source's shape [channels, height, width]; channels follow from the two shapes."""
+    """Shared weights slid over the source's shape [channels, height, width]."""
 
     kernel: Pair
     """Height and width of the window (one number for a square)."""
@@ -263,5 +263,5 @@ INITS: dict[str, dict[str, float | None]] = {
     "transpose": {},
     "file": {},
 }
-"""The numbers each initialisation takes and their defaults; None where the default hangs on the graph (1/sqrt(fan_in)),
-and for `value`, which must be given."""
+"""The numbers each initialisation takes and their defaults; None where the default hangs on the graph
+(1/sqrt(fan_in)), and for `value`, which must be given."""

@@ -1,6 +1,6 @@
 """JSON Schema (draft 2020-12) of circuit and experiment files, for editors that complete and check YAML.
 
-Made from the models themselves; what the models do in code (shorthands, rules by name, files or lists) is added here.
+Made from the models; what these do in code (shorthands, rules by name, files or lists) is added here.
 """
 
 from __future__ import annotations

@@ -98,12 +98,12 @@ class ControlSpec(Model):
     ] = "dynamic_inversion"
     """`dynamic_inversion` (control travels from unit to unit) or `linear_feedback` (psi = Q u)."""
     feedback: Annotated[Literal["tied", "random", "apical", "file"], NotBuilt("kolen_pollack")]
-    """Feedback weights: for dynamic inversion `tied` (transposed, the default), `random` or `apical` (the circuit's
-    own burst projections); for linear feedback `random` (the default) or `{file: Q.npz}`."""
+    """Feedback weights: for dynamic inversion `tied` (transposed, the default), `random` or `apical` (the
+    circuit's own burst projections); for linear feedback `random` (the default) or `{file: Q.npz}`."""
     scale: Positive = 1.0
     """Multiplies random feedback weights."""
     file: str | None = None
-    """File with the feedback weights Q, relative to the experiment file; `feedback: {file: Q.npz}` says the same."""
+    """File with the feedback weights Q, relative to the experiment file; as in `feedback: {file: Q.npz}`."""
     controller: ControllerSpec = ControllerSpec.model_validate({})
     """The output controller."""
 
@@ -208,7 +208,7 @@ class ConstrainSpec(Model):
     """Bounds on the weights, kept by every update."""
 
     largest_singular_value: Positive | None = None
-    """Bound on the largest singular value of the recurrent weights; 1 keeps circuits settled. None unless given."""
+    """Bound on the recurrent weights' largest singular value; 1 keeps circuits settled. None by default."""
 
 
 class EarlyStoppingSpec(Model):

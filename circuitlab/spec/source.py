@@ -1,6 +1,6 @@
-"""YAML 1.2 text read with the line and column of every key and value, so that every mistake can be shown where it is.
+"""YAML 1.2 text read with the line and column of every key and value, to show every mistake where it is.
 
-One document per file, keys are text and stand once, anchors, aliases and `<<` merges are understood, tags are not.
+One document per file, keys are text and stand once; anchors, aliases and `<<` merges are read, tags not.
 Aliases are expanded, so their size and depth are bounded: a small file cannot fill the memory.
 """
 
@@ -102,8 +102,8 @@ def read(path: str | Path, text: str | None = None) -> Source:
     """Read a YAML file, or a text under the name `path`.
 
     Raises:
-        SpecError: the file cannot be read at all. Mistakes that leave the rest readable (keys that stand twice, keys
-            that are no text, tags) are kept in the source's problems, for the caller to add to.
+        SpecError: the file cannot be read at all. Mistakes that leave the rest readable (keys that stand
+            twice, keys that are no text, tags) are kept in the source's problems, for the caller to add to.
     """
     name = str(path)
     text = decode(read_bytes(Path(path), name), name) if text is None else text

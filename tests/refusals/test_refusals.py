@@ -1,7 +1,7 @@
 """Bad input gives its exact message and exit code 1, no traceback, and leaves no file behind.
 
-The cases lie in cases/*.txt. A case is a title, a command, changes to the files of cases/base, files of its own, and every
-line that must come out on standard error:
+The cases lie in cases/*.txt. A case is a title, a command, changes to the files of cases/base, files of its
+own, and every line that must come out on standard error:
 
     === a population without a size
     $ validate circuit.yaml

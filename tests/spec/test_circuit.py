@@ -1,4 +1,4 @@
-"""The circuit file: what it means, its defaults, its files, and that nothing is lost on the way out and in again."""
+"""The circuit file: what it means, its defaults and files, and that nothing is lost on the way out and in."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ populations:
 projections:
   retina_l4:   {source: retina, target: l4,  site: basal, connect: all_to_all}
   l4_l23:      {source: l4,  target: l23, site: basal, connect: {rule: pairwise_bernoulli, p: 0.3}}
-  l23_l23:     {source: l23, target: l23, connect: {rule: fixed_indegree, indegree: 20, allow_autapses: false}}
+  l23_l23: {source: l23, target: l23, connect: {rule: fixed_indegree, indegree: 20, allow_autapses: false}}
   pv_l23:      {source: pv,  target: l23, site: soma}
   sst_l23:     {source: sst, target: l23, site: apical, carries: rate}
-  l23_l4_fb:   {source: l23, target: l4,  site: apical, carries: burst, connect: {rule: transpose, of: l4_l23}}
+  l23_l4_fb: {source: l23, target: l4, site: apical, carries: burst, connect: {rule: transpose, of: l4_l23}}
   l23_readout: {source: l23, target: readout, weights: {init: xavier_uniform}, plastic: true}
 """
 
@@ -37,24 +37,33 @@ circuit: everything
 seed: 7
 populations:
   x: {type: input, shape: [2, 8, 8]}
-  conv: {type: unit, shape: [3, 6, 6], activation: leaky_relu, tau: 250 us, bias: {init: normal, scale: 0.1, plastic: false}}
+  conv: {type: unit, shape: [3, 6, 6], activation: leaky_relu, tau: 250 us, bias: {init: normal,
+          scale: 0.1, plastic: false}}
   pooled: {type: unit, shape: [3, 3, 3], bias: false, controlled: false}
-  sheet: {type: pyramidal, size: 9, positions: {grid: [3, 3], spacing: 0.5}, sign: excitatory, names: names.csv}
-  cloud: {type: interneuron, size: 9, positions: {random: {extent: [1.5, 1.5]}}, sign: inhibitory, attributes: cells.csv}
+  sheet: {type: pyramidal, size: 9, positions: {grid: [3, 3], spacing: 0.5}, sign: excitatory,
+          names: names.csv}
+  cloud: {type: interneuron, size: 9, positions: {random: {extent: [1.5, 1.5]}}, sign: inhibitory,
+          attributes: cells.csv}
   y: {type: output, size: 2, names: [left, right], positions: [[0, 1], [1, 0.5]], bias: {file: bias.csv}}
 projections:
   a: {source: x, target: conv, connect: {rule: convolution, kernel: 3}, weights: kaiming_normal}
   b: {source: conv, target: pooled, connect: {rule: pool, kernel: [2, 2]}}
-  c: {source: pooled, target: sheet, connect: {rule: fixed_outdegree, outdegree: 4}, weights: {init: normal, std: 0.2}}
-  d: {source: sheet, target: sheet, connect: {rule: small_world, k: 4, p: 0.1}, weights: {init: lognormal, scale: 0.1}}
-  e: {source: sheet, target: cloud, connect: {rule: distance_dependent, length: 0.4, kernel: linear, periodic: [2, 2]}}
+  c: {source: pooled, target: sheet, connect: {rule: fixed_outdegree, outdegree: 4},
+          weights: {init: normal, std: 0.2}}
+  d: {source: sheet, target: sheet, connect: {rule: small_world, k: 4, p: 0.1},
+          weights: {init: lognormal, scale: 0.1}}
+  e: {source: sheet, target: cloud, connect: {rule: distance_dependent, length: 0.4, kernel: linear,
+          periodic: [2, 2]}}
   f: {source: cloud, target: cloud, connect: {rule: symmetric_pairwise_bernoulli, p: 0.5}, kernel: csr}
   g: {source: cloud, target: sheet, site: apical, connect: one_to_one, kernel: diagonal}
   h: {source: sheet, target: y, connect: {rule: explicit, file: edges.csv}, weights: {scale: 0.01}}
-  i: {source: y, target: sheet, site: apical, carries: burst, connect: {rule: transpose, of: h}, weights: {scale: 2}}
-  j: {source: conv, target: y, connect: {rule: fixed_total_number, N: 50}, weights: {init: uniform, low: -1, high: 0.5}}
+  i: {source: y, target: sheet, site: apical, carries: burst, connect: {rule: transpose, of: h},
+          weights: {scale: 2}}
+  j: {source: conv, target: y, connect: {rule: fixed_total_number, N: 50}, weights: {init: uniform,
+          low: -1, high: 0.5}}
   k: {source: conv, target: y, connect: {rule: pairwise_poisson, pairwise_avg_num_conns: 0.2}, weights: zeros}
-  l: {source: sheet, target: sheet, connect: {rule: scale_free}, weights: {init: constant, value: 0.1}, plastic: false}
+  l: {source: sheet, target: sheet, connect: {rule: scale_free}, weights: {init: constant, value: 0.1},
+          plastic: false}
   m: {source: sheet, target: sheet, connect: {rule: networkx, generator: random_regular_graph, d: 2}}
   n: {source: cloud, target: y, weights: {file: w.csv}}
 """

@@ -1,4 +1,4 @@
-"""The experiment file: defaults, overrides, its circuit, and that nothing is lost on the way out and in again."""
+"""The experiment file: defaults, overrides, its circuit, and that nothing is lost on the way out and in."""
 
 from __future__ import annotations
 
@@ -35,16 +35,21 @@ FULL = """\
 experiment: full
 description: every section says something
 circuit: circuit.yaml
-data: {name: file, train: train.npz, test: test.npz, validation: 0.2, limit: 100, inputs: {x: pixels}, targets: {y: label, z: side}}
+data: {name: file, train: train.npz, test: test.npz, validation: 0.2, limit: 100, inputs: {x: pixels},
+          targets: {y: label, z: side}}
 loss: {y: {name: cross_entropy, soft_targets: 0.1}, z: squared_error}
 control: {feedback: random, scale: 0.5, controller: {type: proportional, beta: 3}}
-solve: {method: euler, tolerance: 1e-4, max_iterations: 80, memory: 3, damping: 0.5, dt: 500 us, max_time: 2 s, start: zero,
+solve: {method: euler, tolerance: 1e-4, max_iterations: 80, memory: 3, damping: 0.5, dt: 500 us,
+          max_time: 2 s, start: zero,
         on_unconverged: keep}
-learn: {rule: recurrent_backprop, optimizer: {name: sgd, lr: 0.1, momentum: 0.9}, scheduler: {name: cosine, per: epoch, minimum: 0.1},
-        epochs: 3, batch_size: 8, clip: 10, constrain: {largest_singular_value: 1}, early_stopping: {metric: accuracy, patience: 2},
+learn: {rule: recurrent_backprop, optimizer: {name: sgd, lr: 0.1, momentum: 0.9},
+          scheduler: {name: cosine, per: epoch, minimum: 0.1},
+        epochs: 3, batch_size: 8, clip: 10, constrain: {largest_singular_value: 1},
+          early_stopping: {metric: accuracy, patience: 2},
         snapshots_every: 2 epochs}
 record:
-  hidden: {population: h, variable: basal, units: [0, 5, "10:20"], phase: free, samples: [3, 1], of: test, every: 50 steps}
+  hidden: {population: h, variable: basal, units: [0, 5, "10:20"], phase: free, samples: [3, 1],
+          of: test, every: 50 steps}
   outputs: {population: y, variable: controller, names: [a, c], every: 2 epochs}
 seed: 4
 dtype: float64
@@ -198,24 +203,29 @@ def test_overrides_reach_every_depth_through_shorthands_too(folder: Path) -> Non
         ),
         (
             "solve.tolerance=1e-8",
-            "--set solve.tolerance: 1e-08 is beyond the precision of float32; at least 2e-07, or 'dtype: float64'",
+            "--set solve.tolerance: 1e-08 is beyond the precision of float32; at least 2e-07, or"
+            " 'dtype: float64'",
         ),
         (
             "learn.epoch=3",
-            "--set learn.epoch: unknown key; allowed: rule, optimizer, scheduler, epochs, batch_size, clip, constrain, early_stopping,"
+            "--set learn.epoch: unknown key; allowed: rule, optimizer, scheduler, epochs,"
+            " batch_size, clip, constrain, early_stopping,"
             " snapshots_every. Did you mean 'epochs'?",
         ),
         (
             "learn.rule=anti_hebbian",
-            "--set learn.rule: 'anti_hebbian' is not built yet; allowed: least_control, least_control_gated, recurrent_backprop, backprop",
+            "--set learn.rule: 'anti_hebbian' is not built yet; allowed: least_control,"
+            " least_control_gated, recurrent_backprop, backprop",
         ),
         (
             "control.controller.type=pi",
-            "--set control.controller.type: 'pi' is not built yet; allowed: leaky_integral, integral, proportional",
+            "--set control.controller.type: 'pi' is not built yet; allowed: leaky_integral,"
+            " integral, proportional",
         ),
         (
             "solve.dt=1",
-            "--set solve.dt: 1 has no unit; write a time with its unit, such as '10 ms' (units: s, ms, us, min)",
+            "--set solve.dt: 1 has no unit; write a time with its unit, such as '10 ms' (units: s,"
+            " ms, us, min)",
         ),
         ("circuit=nowhere.yaml", "--set circuit: no file 'nowhere.yaml'"),
         (

@@ -63,7 +63,7 @@ def test_counts_name_what_they_count() -> None:
     assert count_of("50 steps", ("steps", "epochs")) == (50, "steps")
     assert count_of("1 epoch", ("epochs",)) == (1, "epochs")
     assert [count_text(1, "steps"), count_text(2, "epochs")] == ["1 step", "2 epochs"]
-    with pytest.raises(ValueError, match="^no unit 'step'; write '1 epoch'$"):
+    with pytest.raises(ValueError, match=r"^no unit 'step'; write '1 epoch'$"):
         count_of("1 step", ("epochs",))
-    with pytest.raises(ValueError, match="^'0 steps' is out of range; it must be at least 1$"):
+    with pytest.raises(ValueError, match=r"^'0 steps' is out of range; it must be at least 1$"):
         count_of("0 steps", ("steps",))

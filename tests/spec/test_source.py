@@ -137,7 +137,8 @@ def test_files_that_are_no_yaml_are_named_for_what_they_are(tmp_path: Path) -> N
         "a": "a.yaml: a zip or npz archive; a YAML file is wanted",
         "latin": "latin.yaml:2: not UTF-8 text (byte 0xdc); save the file as UTF-8",
         "nul": "nul.yaml: a binary file; a YAML file is wanted",
-        "large": "large.yaml: larger than 10 MB; put names, positions, edges and weights into files of their own",
+        "large": "large.yaml: larger than 10 MB; put names, positions, edges and weights into"
+        " files of their own",
     }
     for name, line in expected.items():
         with pytest.raises(SpecError) as caught:
