@@ -143,6 +143,7 @@ def _edge_file(spec: ProjectionSpec, populations: Mapping[str, Population], fold
         populations[spec.target],
         parameters.get("where"),
         bool(parameters.get("skip_unknown")),
+        parameters.get("population"),
     )
 
 

@@ -20,6 +20,17 @@ POPULATION_FIELDS = ("type", "size", "shape", "activation", "tau_ms", "sign", "c
 PROJECTION_FIELDS = ("source", "target", "site", "carries", "plastic", "kernel", "geometry")
 
 
+NODE_KEYS = frozenset({"population", "index", "type", "name", "position", "bias", "sign"})
+EDGE_KEYS = frozenset(
+    {"weight", "multiplicity", "parameter_index", "site", "carries", "plastic", "projection", "key"}
+)
+
+
+def _key(name: str, taken: frozenset[str]) -> str:
+    """Name of a user's attribute in the graph, apart from those that circuits give a meaning."""
+    return f"{name}_attribute" if name in taken else name
+
+
 def to_networkx(circuit: Circuit) -> nx.MultiDiGraph:
     """One node a neuron, one edge a unique pair of each projection; see `Circuit.to_networkx`."""
     graph = nx.MultiDiGraph(
@@ -41,7 +52,9 @@ def to_networkx(circuit: Circuit) -> nx.MultiDiGraph:
     )
     for name, p in circuit.populations.items():
         for index in range(p.size):
-            data: dict[str, Any] = {key: array[index].item() for key, array in p.attributes.items()}
+            data: dict[str, Any] = {
+                _key(key, NODE_KEYS): array[index].item() for key, array in p.attributes.items()
+            }
             data |= {"population": name, "index": index, "type": p.type}
             if p.names is not None:
                 data["name"] = p.names[index]
@@ -53,7 +66,7 @@ def to_networkx(circuit: Circuit) -> nx.MultiDiGraph:
     for name, p in circuit.projections.items():
         e = p.edges
         common = {"site": p.site, "carries": p.carries, "plastic": p.plastic}
-        columns = {key: array.tolist() for key, array in e.attributes.items()}
+        columns = {_key(key, EDGE_KEYS): array.tolist() for key, array in e.attributes.items()}
         columns |= {"weight": e.weight.tolist(), "multiplicity": e.multiplicity.tolist()}
         if e.parameter_index is not None:
             columns["parameter_index"] = e.parameter_index.tolist()
@@ -142,10 +155,8 @@ def _population(name: str, nodes: list[Mapping[str, Any]], known: Mapping[str, A
             found = ", ".join(sorted(map(str, signs)))
             raise CircuitError(f"population '{name}' has the sign {found}; it is excitatory or inhibitory")
         fields["sign"] = signs.pop()
-        reserved = {"population", "type", "index", "name", "position", "bias", "sign"}
-        attributes = [
-            key for key in (nodes[0] if nodes else {}) if key not in reserved and all(key in n for n in nodes)
-        ]
+        first = nodes[0] if nodes else {}
+        attributes = [key for key in first if key not in NODE_KEYS and all(key in node for node in nodes)]
     return Population(
         name=name,
         type=kind,
@@ -153,7 +164,7 @@ def _population(name: str, nodes: list[Mapping[str, Any]], known: Mapping[str, A
         names=None if names is None else tuple(map(str, names)),
         positions=None if positions is None else _numbers(f"population '{name}': position", positions, 2),
         bias=None if bias is None else _numbers(f"population '{name}': bias", bias, 1),
-        attributes={key: np.array([node[key] for node in nodes]) for key in attributes},
+        attributes={key: np.array([node[_key(key, NODE_KEYS)] for node in nodes]) for key in attributes},
         **fields,
     )
 
@@ -247,7 +258,7 @@ def _edges(
             np.array([place[b][1] for _, b, _ in group], dtype=np.int32),
             np.array([d.get("weight", 1.0) for d in data], dtype=np.float64),
             np.array([d.get("multiplicity", 1) for d in data], dtype=np.int32),
-            {key: np.array([d[key] for d in data], dtype=kind) for key, kind in columns.items()},
+            {k: np.array([d[_key(k, EDGE_KEYS)] for d in data], dtype=kind) for k, kind in columns.items()},
             None if parameters is None else np.array([d["parameter_index"] for d in data], dtype=np.int64),
             parameters,
         )

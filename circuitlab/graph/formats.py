@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from circuitlab.errors import FormatError, suggestion
 from circuitlab.graph.circuit import Population
 from circuitlab.graph.edges import Edges, FloatArray, Synapses, coalesce
+from circuitlab.graph.sonata import read_sonata_edges
 from circuitlab.graph.tables import read_arrays, read_table
 
 SOURCE, TARGET = ("source", "pre"), ("target", "post")
-EDGE_FILES = (".csv", ".npz", ".graphml")
+SONATA = (".h5", ".hdf5", ".sonata")
+EDGE_FILES = (".csv", ".npz", ".graphml", *SONATA)
 
 
 def read_edges(
@@ -27,8 +29,9 @@ def read_edges(
     target: Population,
     where: Mapping[str, Any] | None = None,
     skip_unknown: bool = False,
+    population: str | None = None,
 ) -> Synapses:
-    """Edges between two populations from a CSV, npz or GraphML file.
+    """Edges between two populations from a CSV, npz, GraphML or SONATA file.
 
     CSV: columns source,target (or pre,post), optional weight, any others become attributes. npz: arrays of
     those names, of one length; or a matrix saved by scipy.sparse.save_npz, entry [target, source] its weight.
@@ -37,6 +40,7 @@ def read_edges(
 
     Args:
         where: keep only the rows whose columns have these values, such as {type: chemical}.
+        population: which edge population of a SONATA file; needed where it holds more than one.
         skip_unknown: leave out edges of neurons that are not in the populations instead of refusing them.
 
     Raises:
@@ -52,7 +56,10 @@ def read_edges(
         weight = table.numbers("weight") if "weight" in table.columns else None
         places: Sequence[str] = [f"{path}:{line}" for line in table.lines]
     else:
-        pre, post, weight, columns = _archive(path) if path.suffix == ".npz" else _graphml(path)
+        if path.suffix in SONATA:
+            pre, post, weight, columns = _columns(path, read_sonata_edges(path, population))
+        else:
+            pre, post, weight, columns = _archive(path) if path.suffix == ".npz" else _graphml(path)
         places = _Everywhere(str(path))
         if where:
             keep = _matching(path, columns, where)
@@ -138,6 +145,13 @@ def _archive(path: Path) -> tuple[NDArray, NDArray, FloatArray | None, dict[str,
         except (ValueError, KeyError, IndexError) as error:
             raise FormatError(f"{path}: is not a matrix saved by scipy.sparse.save_npz: {error}") from error
         return matrix.col, matrix.row, _finite(path, "weight", matrix.data), {}
+    return _columns(path, arrays)
+
+
+def _columns(
+    path: Path, arrays: dict[str, NDArray]
+) -> tuple[NDArray, NDArray, FloatArray | None, dict[str, NDArray]]:
+    """Senders, receivers, weights and attributes of arrays that hold one entry for each edge."""
     found = [next((name for name in names if name in arrays), None) for names in (SOURCE, TARGET)]
     if None in found:
         missing = SOURCE if found[0] is None else TARGET

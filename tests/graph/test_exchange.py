@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import networkx as nx
@@ -40,6 +41,28 @@ def rich() -> Circuit:
 
 def test_there_and_back_is_the_same_circuit(rich: Circuit) -> None:
     assert Circuit.from_networkx(rich.to_networkx()).equals(rich)
+
+
+def test_attributes_named_like_the_graph_s_own_survive(tmp_path: Path) -> None:
+    (tmp_path / "cells.csv").write_text("type,volume\nsensory,1.5\nmotor,2.5\n")
+    (tmp_path / "edges.csv").write_text(
+        "source,target,site,weight,type\n0,1,soma,1,chemical\n1,1,axon,2,gap\n"
+    )
+    text = """
+circuit: attributes
+populations:
+  x: {type: input, size: 2, attributes: cells.csv}
+  y: {type: output, size: 2}
+projections:
+  p: {source: x, target: y, connect: {rule: explicit, file: edges.csv}}
+"""
+    c = build(load_circuit("c.yaml", text=text, folder=tmp_path))
+    assert c.populations["x"].attributes["type"].tolist() == ["sensory", "motor"]
+    assert c.projections["p"].edges.attributes["site"].tolist() == ["soma", "axon"]
+    graph = c.to_networkx()
+    assert graph.nodes["x/1"]["type"] == "input"
+    assert graph.edges["x/1", "y/1", "p"]["type"] == "gap"
+    assert Circuit.from_networkx(graph).equals(c)
 
 
 def test_nodes_and_edges_say_what_they_are(rich: Circuit) -> None:

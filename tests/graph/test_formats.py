@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import networkx as nx
 import numpy as np
 import pytest
@@ -158,7 +159,10 @@ def test_files_that_are_not_what_they_say(tmp_path: Path) -> None:
         return refusal(lambda: read_edges(tmp_path / name, A, B), tmp_path)
 
     assert edges("none.csv") == "none.csv: cannot be read: No such file or directory"
-    assert edges("edges.xlsx") == "edges.xlsx: edges are read from .csv, .npz, .graphml files"
+    assert (
+        edges("edges.xlsx")
+        == "edges.xlsx: edges are read from .csv, .npz, .graphml, .h5, .hdf5, .sonata files"
+    )
     (tmp_path / "latin.csv").write_bytes("source,target\nAVÄL,0\n".encode("latin-1"))
     assert edges("latin.csv") == "latin.csv: is not a text file in utf-8"
     (tmp_path / "text.npz").write_text("source,target")
@@ -218,6 +222,43 @@ def test_an_archive_that_unpacks_beyond_memory_is_refused(
     monkeypatch.setenv("CIRCUITLAB_MEMORY_LIMIT", "10 MB")
     message = "bomb.npz: unpacks to 0.016 GB; 0.01 GB are available"
     assert refusal(lambda: read_edges(path, A, B), tmp_path) == message
+
+
+def sonata(path: Path, **populations: dict[str, Any]) -> Path:
+    """A SONATA edge file; datasets by their path below the edge population."""
+    with h5py.File(path, "w") as file:
+        for population, datasets in populations.items():
+            for name, values in datasets.items():
+                file[f"edges/{population}/{name}"] = values
+    return path
+
+
+def test_sonata(tmp_path: Path) -> None:
+    one = {"source_node_id": [2, 0], "target_node_id": [3, 1], "0/syn_weight": [0.5, -1.0], "0/delay": [1, 2]}
+    path = sonata(tmp_path / "edges.h5", one=one)
+    synapses = read_edges(path, B, B)
+    assert triples(synapses) == [(2, 3, 0.5), (0, 1, -1.0)]
+    assert synapses.attributes["delay"].tolist() == [1, 2]
+    path = sonata(tmp_path / "edges.h5", one=one, two={"source_node_id": [1], "target_node_id": [1]})
+    assert read_edges(path, B, B, population="two").weight is None
+
+    def edges(population: str | None = None) -> str:
+        return refusal(lambda: read_edges(path, B, B, population=population), tmp_path)
+
+    assert edges() == "edges.h5: holds the edge populations one, two; choose one by 'population'"
+    assert edges("twi") == "edges.h5: no edge population 'twi'; there are one, two. Did you mean 'two'?"
+    sonata(path, one={"source_node_id": [4], "target_node_id": [1]})
+    assert edges() == "edges.h5: no neuron 4: population 'b' has 4 units, 0 to 3"
+    sonata(path, one={"source_node_id": [1]})
+    assert edges() == "edges.h5: '/edges/one' has no target_node_id"
+    sonata(path, one={**one, "1/syn_weight": [1.0]})
+    assert edges() == "edges.h5: '/edges/one' has several edge groups; only group 0 is read"
+    sonata(path)
+    assert edges() == "edges.h5: is not a SONATA edge file: it has no group /edges"
+    path.write_text("not HDF5")
+    assert edges().startswith("edges.h5: is not a readable SONATA file: ")
+    path.unlink()
+    assert edges() == "edges.h5: cannot be read: No such file or directory"
 
 
 LAUGHS = """<?xml version="1.0"?>
