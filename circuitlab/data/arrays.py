@@ -53,7 +53,7 @@ def _raw_arrays(path: Path) -> dict[str, np.ndarray]:
             for name in loaded.files:
                 arrays[name] = loaded[name]
     except _UNREADABLE as error:
-        if "allow_pickle" in str(error):
+        if "Object arrays" in str(error) or "Python objects" in str(error):
             raise DataError(
                 f"{path}: {name}: holds Python objects, which are not read; save plain numbers"
             ) from error

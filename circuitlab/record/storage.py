@@ -221,7 +221,10 @@ def grow(
         dataset = file.create_dataset(
             path,
             shape=(0, *first.shape),
-            maxshape=(None, *first.shape),
+            maxshape=(
+                None,
+                *(size or None for size in first.shape),
+            ),  # a chunk needs room even for no synapse
             chunks=chunk,
             dtype=frames.dtype,
             track_times=False,
