@@ -132,11 +132,15 @@ def _learning(sub: SubFigure, runs: list[Reading], metric: str, title: str) -> N
     axes.legend(handles=handles, loc="lower right" if metric == "accuracy" else "upper right")
     if metric == "accuracy":
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        axes.set_ylim(top=1.005)
-        finals = [c[1][-1] for run in runs if (c := run.curve("test_accuracy"))]
-        if finals:
-            axes.set_title("Accuracy", loc="left")
-            words = " and ".join(f"{100 * value:.1f}%" for value in finals)
+        curves = [c for run in runs for split in SPLITS if (c := run.curve(f"{split}_accuracy"))]
+        learned = [values[at > 0] for at, values in curves if (at > 0).any()]
+        if learned:
+            # Chance level, before learning, would squeeze everything that follows into one line.
+            lowest = min(float(values.min()) for values in learned)
+            axes.set_ylim(max(0.0, lowest - 0.1 * (1 - lowest)), 1.005)
+        ends = [c[1][-1] for run in runs if (c := run.curve("test_accuracy"))]
+        if ends:
+            words = " and ".join(f"{100 * value:.1f}%" for value in ends)
             axes.set_title(
                 f"test at the end: {words}", loc="right", fontsize=10, fontweight="normal", color=GREY
             )
@@ -266,61 +270,56 @@ def _neuron(sub: SubFigure, probes: dict[str, Probe]) -> None:
     """One neuron over training, samples of different classes: soma and basal are apart by its control."""
     soma, basal = probes["soma"], probes.get("basal")
     driver = probes.get("control") or probes.get("apical")
-    samples = _different_samples(soma.labels, soma.shape[1])
-    strength = driver.data if driver is not None else soma.data - (0 if basal is None else basal.data)
-    unit = int(np.abs(strength[: max(1, len(strength) // 4), samples]).mean((0, 1)).argmax())
-    grid = sub.add_gridspec(len(samples), 1, left=0.15, right=0.83, bottom=0.14, top=0.82, hspace=0.16)
-    first: Axes | None = None
-    for row, sample in enumerate(samples):
-        axes = sub.add_subplot(grid[row], sharex=first, sharey=first)
-        colour = SAMPLE_COLOURS[row]
-        axes.plot(soma.time, soma.data[:, sample, unit], color=colour, linewidth=2.2)
+    apart = soma.data if basal is None else soma.data - basal.data
+    strength = np.abs(apart if driver is None else driver.data)
+    samples, unit = _most_controlled(strength[: max(1, len(strength) // 4)].mean(0), soma.labels)
+    grid = sub.add_gridspec(len(samples), 1, left=0.15, right=0.83, bottom=0.14, top=0.82, hspace=0.2)
+    rows = [sub.add_subplot(place) for place in grid]
+    for axes, sample, colour in zip(rows, samples, SAMPLE_COLOURS, strict=False):
+        trace = soma.data[:, sample, unit]
+        axes.plot(soma.time, trace, color=colour, linewidth=2.2)
         if basal is not None:
-            axes.plot(basal.time, basal.data[:, sample, unit], color=colour, linewidth=1.4, linestyle="--")
-            axes.fill_between(
-                soma.time,
-                basal.data[:, sample, unit],
-                soma.data[:, sample, unit],
-                color=colour,
-                alpha=0.22,
-                linewidth=0,
-            )
+            predicted = basal.data[:, sample, unit]
+            axes.plot(soma.time, predicted, color=colour, linewidth=1.4, linestyle="--")
+            axes.fill_between(soma.time, predicted, trace, color=colour, alpha=0.22, linewidth=0)
         elif driver is not None:
-            axes.plot(driver.time, driver.data[:, sample, unit], color=colour, linewidth=1.2, linestyle=":")
+            axes.plot(soma.time, driver.data[:, sample, unit], color=colour, linewidth=1.2, linestyle=":")
         what = f"class {soma.labels[sample]}" if soma.labels is not None else f"sample {sample}"
         axes.text(1.02, 0.5, what, transform=axes.transAxes, color=colour, fontweight="bold", va="center")
-        if first is None:
-            first = axes
-        if row == len(samples) // 2:
-            axes.set_ylabel("potential")
-        if row == len(samples) - 1:
-            axes.set_xlabel(soma.time_name)
-            _epochs(axes)
-        else:
-            axes.tick_params(labelbottom=False)
-    handles: list = [Line2D([], [], color=GREY, linewidth=2.2, label="soma")]
+        axes.tick_params(labelbottom=axes is rows[-1])
+        _epochs(axes)
+    tall = max(high - low for low, high in (axes.get_ylim() for axes in rows))
+    for axes in rows:
+        middle = sum(axes.get_ylim()) / 2
+        axes.set_ylim(middle - tall / 2, middle + tall / 2)
+        axes.yaxis.set_major_locator(MaxNLocator(3))
+    rows[len(rows) // 2].set_ylabel("potential")
+    rows[-1].set_xlabel(soma.time_name)
+    handles: list[Line2D] = [Line2D([], [], color=GREY, linewidth=2.2, label="soma")]
     if basal is not None:
+        control = probes.get("control")
+        gap = "control" if control is not None and np.allclose(apart, control.data, atol=1e-3) else "apical"
         handles.append(Line2D([], [], color=GREY, linewidth=1.4, linestyle="--", label="basal"))
-        gap = "apical" if "apical" in probes and "control" not in probes else "control"
         handles.append(Line2D([], [], color=GREY, linewidth=8, alpha=0.3, label=f"their gap: {gap}"))
     elif driver is not None:
         handles.append(Line2D([], [], color=GREY, linewidth=1.2, linestyle=":", label=driver.variable))
-    sub.text(
-        0.15,
-        0.895,
-        f"Neuron {int(soma.units[unit])} of {soma.population}",
-        fontsize=12.5,
-        fontweight="bold",
-        va="center",
-    )
+    title = f"Neuron {int(soma.units[unit])} of {soma.population}"
+    sub.text(0.15, 0.895, title, fontsize=12.5, fontweight="bold", va="center")
     sub.legend(handles=handles, loc="center left", bbox_to_anchor=(0.13, 0.846), ncols=3, handlelength=1.4)
 
 
-def _different_samples(labels: NDArray | None, count: int) -> list[int]:
-    """Up to three samples, of different classes where classes are known."""
-    if labels is None or len(labels) != count:
-        return list(range(min(3, count)))
-    return np.unique(labels, return_index=True)[1].tolist()[:3]
+def _most_controlled(strength: NDArray, labels: NDArray | None) -> tuple[list[int], int]:
+    """Up to three samples, of different classes where known, and the neuron that their control drives most.
+
+    Args:
+        strength: mean size of the control, [sample, unit].
+    """
+    candidates = np.arange(min(3, len(strength)))
+    if labels is not None and len(labels) == len(strength):
+        candidates = np.unique(labels, return_index=True)[1]
+    unit = int(strength[candidates].mean(0).argmax())
+    strongest = np.argsort(-strength[candidates, unit], kind="stable")[:3]
+    return candidates[np.sort(strongest)].tolist(), unit
 
 
 def _axes(sub: SubFigure, title: str, across: str, up: str) -> Axes:
