@@ -75,6 +75,32 @@ def test_adding_and_taking_away_changes_no_other() -> None:
         assert built(projections=line).projections[name].equals(first.projections[name])
 
 
+def test_twins_are_drawn_independently() -> None:
+    twin = "{type: unit, size: 200, positions: {random: {extent: [1, 1]}}, bias: {init: normal}}"
+    rule = "connect: {rule: pairwise_bernoulli, p: 0.3}, weights: {init: normal, std: 1}"
+    every = "weights: {init: normal, std: 1}"
+    c = built(
+        f"  x: {{type: input, size: 100}}\n  p: {twin}\n  q: {twin}\n  y: {{type: output, size: 100}}",
+        f"  e: {{source: x, target: y, {rule}}}\n  f: {{source: x, target: y, {rule}}}\n"
+        f"  g: {{source: x, target: y, {every}}}\n  h: {{source: x, target: y, {every}}}",
+    )
+    dense = np.zeros((2, 100, 100))
+    for index, name in enumerate("ef"):
+        edges = c.projections[name].edges
+        dense[index, edges.target, edges.source] = 1
+    twins = [
+        (dense[0].ravel(), dense[1].ravel()),
+        (c.projections["g"].edges.weight, c.projections["h"].edges.weight),
+        (c.populations["p"].bias, c.populations["q"].bias),
+        (c.populations["p"].positions, c.populations["q"].positions),
+    ]
+    for one, other in twins:
+        assert one is not None
+        assert other is not None
+        correlation = np.corrcoef(one.ravel(), other.ravel())[0, 1]
+        assert abs(correlation) < 4 / np.sqrt(one.size)
+
+
 def test_the_file_s_seed_wins() -> None:
     text = f"circuit: c\nseed: 3\npopulations:\n{POPULATIONS}\nprojections:\n{PROJECTIONS}"
     c = build(load_circuit("c.yaml", text=text), seed=9)
