@@ -68,7 +68,7 @@ class NotBuilt:
 
 def listed(names: Iterable[object]) -> str:
     """`a, b, c` for a message; a long list is cut."""
-    texts = [str(name) for name in names]
+    texts = [str(name).lower() if isinstance(name, bool) else str(name) for name in names]
     return ", ".join(texts[:20]) + (f" and {len(texts) - 20} more" if len(texts) > 20 else "")
 
 
@@ -185,6 +185,13 @@ def _message(
         "finite_number": "a finite number",
     }.get(kind)
     if wanted is not None:
+        models = [
+            option
+            for option in _options(annotation)
+            if isinstance(option, type) and issubclass(option, Model)
+        ]
+        if kind in ("model_type", "model_attributes_type") and models and models[0].shorthand:
+            wanted = f"text or {wanted}"
         quoted = f" text {described(value)}" if isinstance(value, str) else f" {described(value)}"
         return f"{wanted} is wanted, not{quoted}", False, location
     bound = {

@@ -9,12 +9,12 @@ import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from circuitlab.spec.base import Model, described, listed
 from circuitlab.spec.entries import Entry, Finding, entry_of, publish
 from circuitlab.spec.files import file_problem
-from circuitlab.spec.populations import PopulationSpec
+from circuitlab.spec.populations import PopulationSpec, PopulationType
 from circuitlab.spec.projection_checks import check_projection
 from circuitlab.spec.projections import ProjectionSpec
 from circuitlab.spec.source import Source
@@ -182,9 +182,9 @@ def _files(entry: Entry) -> Iterator[tuple[tuple[str, ...], str]]:
 
 
 def _check_whole(source: Source, populations: dict[str, Entry], projections: dict[str, Entry]) -> None:
-    types = {entry.raw.get("type") if isinstance(entry.raw, dict) else None for entry in populations.values()}
-    known = {"input", "unit", "pyramidal", "interneuron", "output"}
-    if isinstance(source.data.get("populations"), dict) and types <= known:
+    types = [entry.raw.get("type") if isinstance(entry.raw, dict) else None for entry in populations.values()]
+    known = get_args(PopulationType)
+    if isinstance(source.data.get("populations"), dict) and all(kind in known for kind in types):
         for kind in ("input", "output"):
             if kind not in types:
                 source.report(
@@ -192,24 +192,12 @@ def _check_whole(source: Source, populations: dict[str, Entry], projections: dic
                     f"no {kind} population; a circuit needs at least one of type '{kind}'",
                     at_key=True,
                 )
-    targets = {
-        entry.raw.get("target")
-        for entry in projections.values()
-        if isinstance(entry.raw, dict) and isinstance(entry.raw.get("target"), str)
-    }
-    complete = all(
-        isinstance(entry.raw, dict) and entry.raw.get("target") in populations
-        for entry in projections.values()
-    )
+    targets = [
+        entry.raw.get("target") if isinstance(entry.raw, dict) else None for entry in projections.values()
+    ]
+    if not all(isinstance(target, str) and target in populations for target in targets):
+        return
     for name, entry in populations.items():
-        if (
-            isinstance(entry.raw, dict)
-            and entry.raw.get("type") == "output"
-            and name not in targets
-            and complete
-        ):
-            source.report(
-                ("populations", name),
-                f"an output that no projection reaches; give it a projection with 'target: {name}'",
-                at_key=True,
-            )
+        if isinstance(entry.raw, dict) and entry.raw.get("type") == "output" and name not in targets:
+            message = f"an output that no projection reaches; give it a projection with 'target: {name}'"
+            source.report(("populations", name), message, at_key=True)

@@ -142,8 +142,9 @@ def load_experiment(
     expect(source, "experiment")
     folder = Path(path).parent if folder is None else folder
     apply_overrides(source, overrides)
-    if "data" not in source.data:
-        source.report((), "the key 'data' is missing; write 'data: digits'")
+    if source.data.get("data") is None:
+        place = ("data",) if "data" in source.data else ()
+        source.report(place, "a data set is missing; write 'data: digits', or another one")
     problems: list[Problem] = []
     if circuit is None:
         circuit = _circuit(source, folder, problems, allow_outside)

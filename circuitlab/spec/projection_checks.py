@@ -39,7 +39,7 @@ def check_projection(
     source, target = (None, None) if unsure else (source, target)
     for path, message, uses in check_rule(p, source, target, projections):
         yield path, message, (*uses, "connect")
-    for path, message, uses in _check_weights(p, source, projections):
+    for path, message, uses in _check_weights(p, source, target):
         yield path, message, (*uses, "weights", "connect")
     allowed_kernels = {
         "one_to_one": {"diagonal"},
@@ -89,7 +89,7 @@ def _check_ends(
 
 
 def _check_weights(
-    p: ProjectionSpec, source: PopulationSpec | None, projections: Mapping[str, Entry]
+    p: ProjectionSpec, source: PopulationSpec | None, target: PopulationSpec | None
 ) -> Iterator[Finding]:
     weights = p.weights
     used = INITS[weights.init]
@@ -118,14 +118,21 @@ def _check_weights(
     if weights.init == "file" and weights.file is None and p.connect.rule != "explicit":
         yield ("weights",), "weights from a file need 'file'", ()
     if source is not None and source.sign is not None:
-        yield from _check_sign(p, source.sign, projections)
+        yield from _check_sign(p, source.sign, target.sign if target is not None else None)
 
 
-def _check_sign(p: ProjectionSpec, sign: str, projections: Mapping[str, Entry]) -> Iterator[Finding]:
+def _check_sign(p: ProjectionSpec, sign: str, other: str | None) -> Iterator[Finding]:
     """Dale's law against weights that are given in the file itself."""
     weights = p.weights
     bound = "0 or more" if sign == "excitatory" else "0 or less"
     allowed = f"'{p.source}' is {sign}; allowed: {bound} (Dale's law)"
+    if weights.init == "transpose" and p.carries == "rate" and other not in (None, sign):
+        yield (
+            ("connect",),
+            f"transposed weights have the sign of '{p.target}', which is {other}, but {allowed};"
+            " give 'weights' of its own",
+            ("source", "target"),
+        )
     if weights.init == "constant" and weights.value is not None and weights.value * SIGN[sign] < 0:
         yield ("weights", "value"), f"a weight of {weights.value:g}, but {allowed}", ("source",)
     if weights.init == "normal" and weights.mean is not None and weights.mean * SIGN[sign] < 0:

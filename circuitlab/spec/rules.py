@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
+from pydantic.fields import FieldInfo
 
 from circuitlab.spec.base import MAX_INT, Model
 
@@ -41,6 +42,10 @@ class Rule(Model):
     """Whether source and target must be the same population."""
     equal_sizes: ClassVar[bool] = False
     """Whether source and target must have equally many neurons."""
+
+    @classmethod
+    def keys(cls) -> dict[str, FieldInfo]:
+        return {"rule": FieldInfo(annotation=str), **super().keys()}
 
 
 class AllToAll(Rule):
