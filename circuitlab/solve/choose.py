@@ -14,6 +14,8 @@ from circuitlab.solve.euler import Euler
 from circuitlab.solve.fixed_point import FixedPoint
 from circuitlab.solve.levenberg import Levenberg, fits
 
+PATIENCE = 150
+"""Iterations that `auto` gives Anderson acceleration where Levenberg's descent can take over."""
 METHODS = ("auto", "anderson", "fixed_point", "levenberg", "euler")
 
 
@@ -65,7 +67,7 @@ def attempts(equations: Equations, settings: SolveSettings, dtype: torch.dtype) 
     if isinstance(equations, FreeEquations) and equations.system.acyclic_depth is not None:
         chain = [FixedPoint(tolerance, max(most, equations.system.acyclic_depth + 2))]
     elif fits(equations):
-        chain.insert(1, levenberg)
+        chain = [replace(anderson, max_iterations=min(most, PATIENCE)), levenberg, careful]
     return chain
 
 
