@@ -61,7 +61,7 @@ def read_bytes(path: Path, name: str) -> bytes:
         with path.open("rb") as stream:
             raw = stream.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        raise SpecError([Problem(name, "", f"no such file.{_neighbour(path)}")]) from None
+        raise SpecError([Problem(name, "", f"no such file{_neighbour(path)}")]) from None
     except IsADirectoryError:
         raise SpecError([Problem(name, "", "a folder; a YAML file is wanted")]) from None
     except PermissionError:
@@ -89,7 +89,7 @@ def _neighbour(path: Path) -> str:
     except OSError:
         return ""
     near = difflib.get_close_matches(path.name, names, n=1, cutoff=0.7)
-    return f" Did you mean '{near[0]}'?" if near else ""
+    return f". Did you mean '{near[0]}'?" if near else ""
 
 
 def decode(raw: bytes, name: str) -> str:

@@ -61,7 +61,7 @@ class Source:
             if path[:length] in self.overridden:
                 name = self.overridden[path[:length]]
                 self._keep(
-                    (-1, 0, 0),
+                    (-1, list(self.overridden).index(path[:length]), 0),
                     Problem(name, "" if name == f"--set {dotted(path)}" else dotted(path), message),
                 )
                 return
@@ -74,7 +74,7 @@ class Source:
 
     def refuse(self, problem: Problem) -> None:
         """Keep a mistake of the command line."""
-        self._keep((-1, 0, 0), problem)
+        self._keep((-1, len(self.overridden), 0), problem)
 
     def override(self, path: Place, name: str) -> None:
         """Note that a part of the data comes from the command line, under this name."""
