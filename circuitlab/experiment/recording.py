@@ -13,6 +13,7 @@ from circuitlab.learn.evaluate import Split
 from circuitlab.learn.train import Observer, Trainer
 from circuitlab.record.probes import Probe
 from circuitlab.record.run_file import RunWriter
+from circuitlab.record.storage import link_name
 
 LOSS_UNITS = "nats (cross_entropy), squared units (squared_error)"
 METRICS = {
@@ -58,7 +59,7 @@ class Recording(Observer):
             probe.start(writer)
             if probe.sample_ids is not None and probe.spec.of in labels:
                 writer.put(
-                    f"activity/{probe.name}/labels",
+                    f"activity/{link_name(probe.name)}/labels",
                     labels[probe.spec.of][probe.sample_ids],
                     units="class",
                     description="[sample] class of the recorded sample",

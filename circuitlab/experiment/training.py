@@ -150,7 +150,7 @@ def train(
         size = estimate_bytes(
             prepared.probes,
             steps=spec.learn.epochs * len(trainer.schedule.order(1)),
-            epochs=spec.learn.epochs + 1,
+            epochs=spec.learn.epochs,
             dtype=spec.dtype,
         )
         require_space(path, size)

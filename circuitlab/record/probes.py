@@ -74,10 +74,10 @@ class Probe:
         return epochs_done is not None and epochs_done % (self.spec.every.epochs or 1) == 0
 
     def frames(self, steps: int, epochs: int) -> int:
-        """Number of frames in a run of so many steps and epochs."""
+        """Number of frames in a run of so many steps and epochs; fixed samples are recorded before learning too."""
         if self.spec.every.steps is not None:
             return -(-steps // self.spec.every.steps)
-        return epochs // (self.spec.every.epochs or 1)
+        return epochs // (self.spec.every.epochs or 1) + (self.sample_ids is not None)
 
     def start(self, writer: RunWriter) -> None:
         """Writes what holds for all frames; once per writer, also after a resumption."""
