@@ -43,7 +43,7 @@ def test_wrong_input_is_1_with_one_line(tmp_path: Path, capsys: pytest.CaptureFi
     assert main(["show", str(missing)]) == 1
     shown = capsys.readouterr()
     assert shown.out == ""
-    assert shown.err == f"{missing}: no such file.\n"
+    assert shown.err == f"{missing}: no such file\n"
 
 
 @pytest.mark.parametrize(
@@ -88,4 +88,4 @@ def test_an_unforeseen_error_is_3_and_shows_everything() -> None:
 def test_the_program_returns_the_code_to_the_shell(repository: Path) -> None:
     command = [sys.executable, "-c", "from circuitlab.cli.main import entry; entry()", "validate", "no.yaml"]
     done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (1, "", "no.yaml: no such file.\n")
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "no.yaml: no such file\n")

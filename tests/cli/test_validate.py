@@ -27,7 +27,7 @@ def test_all_mistakes_of_all_files_come_at_once(
     lines = shown.err.splitlines()
     assert [line.removeprefix(str(broken)).split(":")[1] for line in lines[:3]] == ["3", "4", "6"]
     assert all("Did you mean" in line for line in lines[:2])
-    assert lines[3] == f"{missing}: no such file."
+    assert lines[3] == f"{missing}: no such file"
 
 
 def test_json_says_the_same(cortex: Path, broken: Path, capsys: pytest.CaptureFixture[str]) -> None:
