@@ -23,7 +23,9 @@ def equilibrium(
     file: CircuitFile,
     inputs: Annotated[
         Path,
-        typer.Option("--input", metavar="X.npy", help="Inputs, [sample, unit], or an npz with one array per input."),
+        typer.Option(
+            "--input", metavar="X.npy", help="Inputs, [sample, unit], or an npz with one array per input."
+        ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="EQ.h5", help="Where to write.")],
     targets: Annotated[
@@ -36,7 +38,9 @@ def equilibrium(
     ] = None,
     control: Annotated[
         str | None,
-        typer.Option("--control", metavar="PATHWAY", help="dynamic_inversion (the default) or linear_feedback."),
+        typer.Option(
+            "--control", metavar="PATHWAY", help="dynamic_inversion (the default) or linear_feedback."
+        ),
     ] = None,
     overrides: Overrides = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
@@ -80,7 +84,9 @@ def equilibrium(
     table("Equilibria", list(summary["equilibria"][0]), [list(row.values()) for row in summary["equilibria"]])
     missing = sum(row["samples"] - row["converged"] for row in summary["equilibria"])
     if missing:
-        say(f"{missing} sample solution(s) did not converge; they are marked in `converged` and left out of the updates")
+        say(
+            f"{missing} sample solution(s) did not converge; they are marked in `converged` and left out of the updates"
+        )
     say(f"written to {output}")
 
 
@@ -109,4 +115,8 @@ def _summary(found: Found, output: Path) -> dict[str, Any]:
             row["loss"] = float(loss.mean())
             row["control cost"] = float(0.5 * solution.fields.psi.square().sum(0).mean())
         rows.append(row)
-    return {"file": str(output), "loss": {n: s.name for n, s in found.assembled.spec.losses.items()}, "equilibria": rows}
+    return {
+        "file": str(output),
+        "loss": {n: s.name for n, s in found.assembled.spec.losses.items()},
+        "equilibria": rows,
+    }

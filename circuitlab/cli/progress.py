@@ -26,8 +26,13 @@ class TrainingProgress(Observer):
         self.epochs = self.samples = self.unconverged = 0
         self.bar = None
         if bars and page.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-                       TextColumn("{task.fields[now]}"))
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[now]}"),
+            )
             self.bar = Progress(*columns, console=page, transient=True)
             self.row = self.bar.add_task("before learning", total=None, now="")
             self.bar.start()

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the experiment, such as learn.epochs=3."),
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Change a key of the experiment, such as learn.epochs=3."
+    ),
 ]
 
 
@@ -29,7 +31,9 @@ def run(
     file: Annotated[Path, typer.Argument(metavar="EXPERIMENT", help="The experiment's YAML file.")],
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="RUN.h5", help="The run file; runs/<experiment>.h5 unless given."),
+        typer.Option(
+            "-o", "--output", metavar="RUN.h5", help="The run file; runs/<experiment>.h5 unless given."
+        ),
     ] = None,
     overrides: Overrides = None,
     resume: Annotated[
@@ -116,8 +120,10 @@ class Report:
             spec, circuit = prepared.assembled.spec, prepared.assembled.circuit
             units = sum(circuit.populations[name].size for name in circuit.units)
             split = ", ".join(f"{len(part):,} {name}" for name, part in prepared.splits.items())
-            say(f"{spec.experiment}: {spec.learn.rule.replace('_', ' ')} on {circuit.name} ({units:,} units, "
-                f"{circuit.synapses:,} synapses), {prepared.dataset.name} ({split} samples), seed {spec.seed}")
+            say(
+                f"{spec.experiment}: {spec.learn.rule.replace('_', ' ')} on {circuit.name} ({units:,} units, "
+                f"{circuit.synapses:,} synapses), {prepared.dataset.name} ({split} samples), seed {spec.seed}"
+            )
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -147,11 +153,15 @@ def _print(summary: dict[str, Any]) -> None:
     first, last = summary["first"], summary["last"]
     for split in ("test", "validation"):
         if f"{split}_accuracy" in last:
-            say(f"{split} accuracy {last[f'{split}_accuracy']:.4f} (before learning {first[f'{split}_accuracy']:.4f})")
+            say(
+                f"{split} accuracy {last[f'{split}_accuracy']:.4f} (before learning {first[f'{split}_accuracy']:.4f})"
+            )
         elif f"{split}_loss" in last:
             say(f"{split} loss {last[f'{split}_loss']:.5g} (before learning {first[f'{split}_loss']:.5g})")
     if "control_cost" in last and "control_cost" in first:
-        say(f"control cost {last['control_cost']:.4g} in the last epoch (first epoch {first['control_cost']:.4g})")
+        say(
+            f"control cost {last['control_cost']:.4g} in the last epoch (first epoch {first['control_cost']:.4g})"
+        )
     samples, missing = summary["samples"], summary["unconverged_samples"]
     if samples:
         say(f"unconverged samples {missing:,} of {samples:,} ({100 * missing / samples:.3f}%)")

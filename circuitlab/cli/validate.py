@@ -21,7 +21,7 @@ def validate(
 ) -> None:
     """Check circuit and experiment files: every mistake in one go, with its line and what is allowed.
 
-    The circuit is also built, so that a rule that cannot be satisfied is found here and not in the run.
+    The circuit is also built, and an experiment's data read, so that nothing is left to be found in the run.
     """
     reports = [_check(file, allow_outside) for file in files]
     if as_json:
@@ -40,6 +40,7 @@ def validate(
 
 def _check(file: Path, allow_outside: bool) -> dict[str, Any]:
     """What is in a file, or what is wrong with it."""
+    from circuitlab.experiment.training import prepare
     from circuitlab.graph.build import build
     from circuitlab.spec.advice import warnings
     from circuitlab.spec.circuit import load_circuit
@@ -54,14 +55,17 @@ def _check(file: Path, allow_outside: bool) -> dict[str, Any]:
         else:
             experiment = load_experiment(file, allow_outside=allow_outside)
             circuit = experiment.circuit
-        build(circuit, seed=0 if experiment is None else experiment.seed)
+        report["warnings"] = warnings(experiment or circuit)
+        if experiment is None:
+            build(circuit)
+        else:
+            prepare(experiment)
     except SpecError as error:
         report |= {"ok": False, "problems": [str(problem) for problem in error.problems]}
         return report
     except CircuitlabError as error:
-        report |= {"ok": False, "problems": [f"{file}: {error}"]}
+        report |= {"ok": False, "problems": str(error).splitlines()}
         return report
-    report["warnings"] = warnings(experiment or circuit)
     size = f"{_count(circuit.populations, 'population')}, {_count(circuit.projections, 'projection')}"
     report["what"] = f"{kind}; {size}" if experiment is None else f"{kind}; circuit {circuit.circuit}, {size}"
     return report

@@ -40,13 +40,18 @@ class CompiledCircuit(nn.Module):
         sign: +1, -1 or 0 per projection: Dale's law of its source population.
     """
 
+    controlled: Tensor
+    tau: Tensor
+
     def __init__(self, circuit: Circuit, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.circuit = circuit
         hidden = [p for p in circuit.populations.values() if p.type not in ("input", "output")]
         outputs = [p for p in circuit.populations.values() if p.type == "output"]
         if not outputs:
-            raise CircuitError("populations: there is no output population; the loss needs one of type output")
+            raise CircuitError(
+                "populations: there is no output population; the loss needs one of type output"
+            )
         self.units, self.size = _rows(hidden + outputs)
         self.inputs, self.input_size = _rows([p for p in circuit.populations.values() if p.type == "input"])
         self.outputs = {p.name: slice(0, 0) for p in outputs}
@@ -54,7 +59,9 @@ class CompiledCircuit(nn.Module):
         self.output_rows = slice(self.size - self.output_size, self.size)
         for name in self.outputs:
             rows = self.units[name]
-            self.outputs[name] = slice(rows.start - self.output_rows.start, rows.stop - self.output_rows.start)
+            self.outputs[name] = slice(
+                rows.start - self.output_rows.start, rows.stop - self.output_rows.start
+            )
 
         self._kernels = nn.ModuleDict()
         self._biases = nn.ParameterDict()
@@ -70,7 +77,9 @@ class CompiledCircuit(nn.Module):
         for population in hidden + outputs:
             if population.bias is not None:
                 values = torch.as_tensor(np.array(population.bias), dtype=dtype)
-                self._biases[f"bias {population.name}"] = nn.Parameter(values, requires_grad=population.bias_plastic)
+                self._biases[f"bias {population.name}"] = nn.Parameter(
+                    values, requires_grad=population.bias_plastic
+                )
         self.links = {link.projection.name: link for link in links}
         self.feedforward = [link for link in links if link.projection.source in self.inputs]
         rates = [link for link in links if link.projection.source in self.units]
@@ -78,7 +87,9 @@ class CompiledCircuit(nn.Module):
         self.burst = [link for link in rates if link.projection.carries == "burst"]
         controlled = np.concatenate([np.full(p.size, p.controlled) for p in hidden + outputs])
         self.all_controlled = bool(controlled.all())
-        self.register_buffer("controlled", torch.as_tensor(controlled[:, None], dtype=dtype), persistent=False)
+        self.register_buffer(
+            "controlled", torch.as_tensor(controlled[:, None], dtype=dtype), persistent=False
+        )
         tau = np.concatenate([np.full(p.size, p.tau_ms) for p in hidden + outputs])
         self.register_buffer("tau", torch.as_tensor(tau[:, None], dtype=dtype), persistent=False)
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn import grad
 
 from circuitlab.errors import CircuitError
 from circuitlab.graph.circuit import Projection
@@ -70,6 +71,8 @@ class Dense(Kernel):
     """A dense block; where synapses are missing the block holds zeros that no update reaches."""
 
     name = "dense"
+    place: Tensor
+    block: Tensor
 
     def __init__(self, edges: Edges, shape: tuple[int, int], dtype: torch.dtype, plastic: bool) -> None:
         super().__init__(edges, shape, dtype, plastic)
@@ -99,17 +102,25 @@ class Dense(Kernel):
 
 
 class Csr(Kernel):
-    """Compressed sparse rows with int32 indices, and a stored transpose that shares the synapses' order by a permutation.
+    """Compressed sparse rows with int32 indices, and a stored transpose whose values are a permutation of theirs.
 
     Weights shared by many edges (a convolution written out as edges) have one parameter for all of them.
     """
 
     name = "csr"
+    rows: Tensor
+    columns: Tensor
+    rows_back: Tensor
+    columns_back: Tensor
+    back: Tensor
+    index: Tensor
 
     def __init__(self, edges: Edges, shape: tuple[int, int], dtype: torch.dtype, plastic: bool) -> None:
         super().__init__(edges, shape, dtype, plastic)
         if len(edges.source) >= 2**31:
-            raise CircuitError(f"a projection of {len(edges.source):,} synapses is more than int32 indices can number")
+            raise CircuitError(
+                f"a projection of {len(edges.source):,} synapses is more than int32 indices can number"
+            )
         back = np.lexsort((edges.target, edges.source))
         for name, array in (
             ("rows", _pointers(edges.target, shape[0])),
@@ -122,12 +133,11 @@ class Csr(Kernel):
         self.shared = edges.parameter_index is not None
         if self.shared:
             self.register_buffer("index", torch.as_tensor(edges.parameter_index), persistent=False)
-        self._forward: Tensor | None = None
-        self._backward: Tensor | None = None
+        self._forward = self._backward = torch.empty(0)
         self._built_on = 0
 
     def _apply(self, fn: Any, recurse: bool = True) -> Csr:
-        self._forward = self._backward = self._seen = None
+        self._seen, self._built_on = None, 0
         return super()._apply(fn, recurse)
 
     @property
@@ -136,7 +146,7 @@ class Csr(Kernel):
 
     def refresh(self) -> None:
         values = self.edge_values
-        if self._forward is None or self._backward is None or self._built_on != self.values.data_ptr():
+        if self._built_on != self.values.data_ptr():
             self._forward = _csr(self.rows, self.columns, values, self.shape)
             turned = (self.shape[1], self.shape[0])
             self._backward = _csr(self.rows_back, self.columns_back, values[self.back], turned)
@@ -181,9 +191,15 @@ class Convolution(Kernel):
     """Shared weights run by torch's convolution; the parameters are the kernel, [out, in, height, width], flat."""
 
     name = "convolution"
+    index: Tensor
 
     def __init__(
-        self, edges: Edges, shape: tuple[int, int], dtype: torch.dtype, plastic: bool, geometry: dict[str, Any]
+        self,
+        edges: Edges,
+        shape: tuple[int, int],
+        dtype: torch.dtype,
+        plastic: bool,
+        geometry: dict[str, Any],
     ) -> None:
         super().__init__(edges, shape, dtype, plastic)
         self.images = tuple(int(n) for n in geometry["in_shape"])
@@ -193,7 +209,9 @@ class Convolution(Kernel):
         self.register_buffer("index", torch.as_tensor(edges.parameter_index), persistent=False)
         reach = [
             (n - 1) * s - 2 * p + k
-            for n, s, p, k in zip(self.maps[1:], self.stride, self.padding, self.kernel_shape[2:], strict=True)
+            for n, s, p, k in zip(
+                self.maps[1:], self.stride, self.padding, self.kernel_shape[2:], strict=True
+            )
         ]
         self.rest = tuple(n - r for n, r in zip(self.images[1:], reach, strict=True))
 
@@ -218,11 +236,18 @@ class Convolution(Kernel):
     def outer(self, post: Tensor, pre: Tensor) -> Tensor:
         images = pre.t().reshape(-1, *self.images).contiguous()
         maps = post.t().reshape(-1, *self.maps).contiguous()
-        update = torch.nn.grad.conv2d_weight(images, self.kernel_shape, maps, self.stride, self.padding)
+        stride: Any = self.stride
+        padding: Any = self.padding
+        update = grad.conv2d_weight(images, self.kernel_shape, maps, stride, padding)
         return update.reshape(-1)
 
 
-KERNELS: dict[str, type[Kernel]] = {"dense": Dense, "csr": Csr, "diagonal": Diagonal, "convolution": Convolution}
+KERNELS: dict[str, type[Kernel]] = {
+    "dense": Dense,
+    "csr": Csr,
+    "diagonal": Diagonal,
+    "convolution": Convolution,
+}
 
 
 def choose(projection: Projection, shape: tuple[int, int]) -> str:
@@ -234,7 +259,9 @@ def choose(projection: Projection, shape: tuple[int, int]) -> str:
     if asked == "diagonal" and not one_to_one:
         raise CircuitError(f"{where}: diagonal needs exactly the synapses i -> i; allowed here: csr, dense")
     if asked == "convolution" and projection.geometry is None:
-        raise CircuitError(f"{where}: convolution needs connect: {{rule: convolution}}; allowed here: csr, dense")
+        raise CircuitError(
+            f"{where}: convolution needs connect: {{rule: convolution}}; allowed here: csr, dense"
+        )
     if asked in ("dense", "diagonal") and shared:
         raise CircuitError(f"{where}: {asked} cannot share weights; allowed here: convolution, csr")
     if asked != "auto":
@@ -266,5 +293,5 @@ def _pointers(sorted_by: np.ndarray, count: int) -> np.ndarray:
 
 
 def _pair(value: Any) -> tuple[int, int]:
-    first, second = (value, value) if np.isscalar(value) else value
+    first, second = (value, value) if isinstance(value, int) else value
     return int(first), int(second)

@@ -62,20 +62,22 @@ class RandomFeedback(Feedback):
         compiled = system.compiled
         for link in compiled.recurrent:
             name, edges = link.projection.name, link.projection.edges
-            shared = edges.parameters is not None
+            shared = edges.parameters
             sources = link.source.stop - link.source.start
             bound = scale / max(len(edges.source) / sources, 1.0) ** 0.5
             draw = stream(seed, "feedback", name)
-            values = draw.uniform(-bound, bound, len(edges.parameters) if shared else len(edges.source))
+            values = draw.uniform(-bound, bound, len(edges.source) if shared is None else len(shared))
             if compiled.sign[name]:
                 values = np.abs(values) * compiled.sign[name]
             edges = (
                 replace(edges, parameters=values, weight=values[edges.parameter_index])
-                if shared
+                if shared is not None
                 else replace(edges, weight=values)
             )
             shape = (link.target.stop - link.target.start, sources)
-            kernel = compile_kernel(replace(link.projection, edges=edges, plastic=False), shape, compiled.dtype)
+            kernel = compile_kernel(
+                replace(link.projection, edges=edges, plastic=False), shape, compiled.dtype
+            )
             self.kernels[name] = (kernel.to(compiled.device), link.source, link.target)
 
     def raw(self, point: CircuitPoint, psi: Tensor) -> Tensor:
@@ -177,13 +179,16 @@ class InversionEquations(Equations):
 
     def energy(self) -> Energy | None:
         system, leak = self.batch.system, self.batch.controller.alpha
-        tied = type(self.feedback) is Feedback and isinstance(system, CircuitSystem) and system.controlled is None
-        return AugmentedEnergy(self.batch, system) if tied and leak > 0 else None
+        if not isinstance(system, CircuitSystem) or type(self.feedback) is not Feedback:
+            return None
+        return AugmentedEnergy(self.batch, system) if system.controlled is None and leak > 0 else None
 
     def close_algebraic(self, state: Tensor) -> Tensor:
         if self.batch.controller.tau_ms == 0:
             y = state[self.blocks["soma"]][self.batch.system.output]
-            state[self.blocks["controller"]] = self.batch.controller.at_once(self.batch.loss, y, self.batch.target)
+            state[self.blocks["controller"]] = self.batch.controller.at_once(
+                self.batch.loss, y, self.batch.target
+            )
         return state
 
     def _on_kink(self, state: Tensor) -> Tensor | None:
@@ -240,4 +245,6 @@ def feedback(name: str, system: CircuitSystem, seed: int, options: Mapping[str, 
         return RandomFeedback(system, seed, **options)
     if name == "apical":
         return ApicalFeedback(system)
-    raise CircuitError(f"control.feedback: dynamic_inversion has no feedback '{name}'; allowed: tied, random, apical")
+    raise CircuitError(
+        f"control.feedback: dynamic_inversion has no feedback '{name}'; allowed: tied, random, apical"
+    )

@@ -1,6 +1,6 @@
 """Direct linear feedback: the output controller reaches every neuron through weights Q.
 
-    tau dphi/dt = -phi + W sigma(phi) + U x + b + Q u,   tau_u du/dt = -dL/dy - alpha u       [eq. 13, 121, 137]
+tau dphi/dt = -phi + W sigma(phi) + U x + b + Q u,   tau_u du/dt = -dL/dy - alpha u       [eq. 13, 121, 137]
 """
 
 from __future__ import annotations
@@ -30,8 +30,10 @@ class LinearFeedback(Pathway):
 
     def __init__(self, system: CircuitSystem, q: Tensor) -> None:
         if q.shape != (system.size, system.output.stop - system.output.start):
-            raise CircuitError(f"control.feedback: Q has shape {tuple(q.shape)}, but the circuit needs "
-                               f"{(system.size, system.output.stop - system.output.start)}")
+            raise CircuitError(
+                f"control.feedback: Q has shape {tuple(q.shape)}, but the circuit needs "
+                f"{(system.size, system.output.stop - system.output.start)}"
+            )
         self.system = system
         self.q = q if system.controlled is None else q * system.controlled
         mixing = self.q[system.output]
@@ -60,17 +62,23 @@ class LinearFeedback(Pathway):
         compiled = system.compiled
         unknown = sorted(set(arrays) - set(compiled.units))
         if unknown:
-            raise CircuitError(f"{where}: {unknown[0]} is no non-input population; allowed: {', '.join(compiled.units)}")
+            raise CircuitError(
+                f"{where}: {unknown[0]} is no non-input population; allowed: {', '.join(compiled.units)}"
+            )
         q = torch.zeros(system.size, compiled.output_size, dtype=compiled.dtype)
         q[system.output] = torch.eye(compiled.output_size, dtype=compiled.dtype)
         for name, rows in compiled.units.items():
             if name not in arrays and name in compiled.outputs:
                 continue
             if name not in arrays:
-                raise CircuitError(f"{where}: there is no array '{name}'; give [unit, output unit] for each population")
+                raise CircuitError(
+                    f"{where}: there is no array '{name}'; give [unit, output unit] for each population"
+                )
             array, shape = np.asarray(arrays[name]), (rows.stop - rows.start, compiled.output_size)
             if array.shape != shape or array.dtype.kind not in "fiu" or not np.isfinite(array).all():
-                raise CircuitError(f"{where}: {name} must hold finite numbers of shape {shape}, not {array.shape}")
+                raise CircuitError(
+                    f"{where}: {name} must hold finite numbers of shape {shape}, not {array.shape}"
+                )
             q[rows] = torch.as_tensor(array, dtype=compiled.dtype)
         return cls(system, q.to(compiled.device))
 
@@ -133,5 +141,7 @@ class LinearEquations(Equations):
     def close_algebraic(self, state: Tensor) -> Tensor:
         if self.batch.controller.tau_ms == 0:
             y = state[self.blocks["soma"]][self.batch.system.output]
-            state[self.blocks["controller"]] = self.batch.controller.at_once(self.batch.loss, y, self.batch.target)
+            state[self.blocks["controller"]] = self.batch.controller.at_once(
+                self.batch.loss, y, self.batch.target
+            )
         return state

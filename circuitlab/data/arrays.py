@@ -79,12 +79,9 @@ def _checked(array: np.ndarray, where: str) -> np.ndarray:
         if array.ndim == 1:
             raise DataError(f"{where}: has one axis; floats are [sample, unit], labels are whole numbers")
         return array.reshape(len(array), -1)
+    if array.dtype.kind in "iub" and array.ndim > 1:
+        return array.astype(np.float64).reshape(len(array), -1)
     if array.dtype.kind in "iu":
-        if array.ndim != 1:
-            raise DataError(
-                f"{where}: holds whole numbers of shape {array.shape}; labels are [sample], "
-                "anything else is floats [sample, unit]"
-            )
         if array.min() < 0 or array.max() >= 2**31:
             sample = int(np.argmax((array < 0) | (array >= 2**31)))
             raise DataError(f"{where}: sample {sample} has the label {array[sample]}; labels count from 0")
@@ -94,16 +91,21 @@ def _checked(array: np.ndarray, where: str) -> np.ndarray:
     )
 
 
-def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
+def read_arrays(path: str | Path, *, samples: bool = True) -> dict[str, np.ndarray]:
     """The arrays of an npz file by name, or the one array of an npy file under the name ''.
 
+    Args:
+        samples: whether the first axis is the sample; else arrays come as they are (weights).
     Returns:
-        Floats as [sample, unit] (further axes flattened), labels as int64 [sample].
+        Floats as [sample, unit] (further axes flattened), labels as int64 [sample]; whole numbers with more than
+        one axis count as floats.
     Raises:
         DataError: unreadable, pickled objects, NaN or infinity, neither floats nor labels, unequal numbers
             of samples; names the file, the array and the first bad sample.
     """
     path = Path(path)
+    if not samples:
+        return _raw_arrays(path)
     arrays = {
         name: _checked(array, f"{path}: {name}" if name else f"{path}")
         for name, array in _raw_arrays(path).items()

@@ -31,14 +31,21 @@ class CircuitSystem(System):
 
     def __init__(self, compiled: CompiledCircuit) -> None:
         self.compiled = compiled
-        self.size, self.output, self.tau = compiled.size, compiled.output_rows, compiled.tau
-        self.controlled = None if compiled.all_controlled else compiled.controlled
+        self.size, self.output = compiled.size, compiled.output_rows
         circuit = compiled.circuit
         self.activations: list[tuple[slice, Activation]] = [
             (rows, ACTIVATIONS[circuit.populations[name].activation]) for name, rows in compiled.units.items()
         ]
         self.kinked = [(rows, a) for rows, a in self.activations if a.kink and rows.start < self.output.start]
         self.acyclic_depth = _depth(compiled.recurrent, list(compiled.units.values()))
+
+    @property
+    def tau(self) -> Tensor:
+        return self.compiled.tau
+
+    @property
+    def controlled(self) -> Tensor | None:
+        return None if self.compiled.all_controlled else self.compiled.controlled
 
     @torch.no_grad()
     def drive(self, x: Tensor) -> Tensor:
@@ -87,7 +94,9 @@ class CircuitSystem(System):
         basal = self.compiled.drive(torch.zeros_like(x))
         for links, pre in ((self.compiled.feedforward, x), (self.compiled.recurrent, rate)):
             for site, out in (("apical", apical), ("basal", basal)):
-                add_products([k for k in links if (k.projection.site == "apical") == (site == "apical")], pre, out)
+                add_products(
+                    [k for k in links if (k.projection.site == "apical") == (site == "apical")], pre, out
+                )
         parts = {}
         for name, rows in self.compiled.units.items():
             pyramidal = self.compiled.circuit.populations[name].type == "pyramidal"

@@ -1,7 +1,7 @@
 """Systems of equations whose solution is an equilibrium: what a solver sees.
 
-A state is [row, sample], its rows grouped in named blocks (`soma`, `control`, `controller`). Each sample is a problem of
-its own. Solvers never look inside; they ask for a fixed-point step or for the right-hand sides, and for the residual.
+A state is [row, sample], its rows grouped in named blocks (`soma`, `control`, `controller`). Each sample is a problem
+of its own. Solvers never look inside; they ask for a fixed-point step or the right-hand sides, and for the residual.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ class Discrepancy(Energy):
         return 0.5 * (phi - self.system.linearise(phi, self.drive).prediction).square().sum(0)
 
     def derivatives(self, phi: Tensor) -> tuple[Tensor, Tensor]:
-        """(I - P)^T psi and (I - P)^T (I - P) - diag(sigma'' W^T psi), with psi = -f(phi) and P = d prediction/d phi."""
+        """(I - P)^T psi and (I - P)^T (I - P) - diag(sigma'' W^T psi); psi = -f(phi), P = d prediction/d phi."""
         point = self.system.linearise(phi, self.drive)
         psi = phi - point.prediction
         eye = torch.eye(len(phi), dtype=phi.dtype, device=phi.device)

@@ -82,7 +82,9 @@ class CrossEntropy(Loss):
             y = target.log()
             return y - z + (z - y).mean(0)
         u = guess - guess.mean(0)
-        enough = torch.finfo(z.dtype).eps ** 0.5  # convergence is quadratic: the step after this one is rounding
+        enough = (
+            torch.finfo(z.dtype).eps ** 0.5
+        )  # convergence is quadratic: the step after this one is rounding
         for _ in range(NEWTON_STEPS):
             y = z + u
             p = torch.softmax(y, 0)
@@ -130,7 +132,9 @@ class OutputLoss:
         """u with alpha u = -dL/dy(z + u), [output unit, sample]."""
         return torch.cat([loss.controller(z[r], target[r], alpha, guess[r]) for loss, r in self.parts])
 
-    def controller_through(self, z: Tensor, target: Tensor, alpha: float, guess: Tensor, mixing: Tensor) -> Tensor:
+    def controller_through(
+        self, z: Tensor, target: Tensor, alpha: float, guess: Tensor, mixing: Tensor
+    ) -> Tensor:
         """u with alpha u = -dL/dy(z + Q_y u) for a given mixing Q_y, [output unit, output unit], by Newton's method."""
         u = guess
         eye = alpha * torch.eye(len(mixing), dtype=z.dtype, device=z.device)

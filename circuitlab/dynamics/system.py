@@ -16,16 +16,22 @@ class System(ABC):
     Attributes:
         size: number of units.
         output: rows of the output units, the last ones of the state.
-        tau: time constants in ms, [unit, 1].
-        controlled: 1 for units that receive a control, else 0, [unit, 1]; None where all do.
         acyclic_depth: number of steps after which the prediction of an acyclic system is exact, or None.
     """
 
     size: int
     output: slice
-    tau: Tensor
-    controlled: Tensor | None
     acyclic_depth: int | None
+
+    @property
+    @abstractmethod
+    def tau(self) -> Tensor:
+        """Time constants in ms, [unit, 1]."""
+
+    @property
+    @abstractmethod
+    def controlled(self) -> Tensor | None:
+        """1 for units that receive a control, else 0, [unit, 1]; None where all do."""
 
     @abstractmethod
     def drive(self, x: Tensor) -> Tensor:

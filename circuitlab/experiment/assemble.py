@@ -99,7 +99,9 @@ def torch_device(name: str, dtype: str) -> torch.device:
     }
     if not there[kind]:
         allowed = ", ".join(k for k, v in there.items() if v)
-        raise CircuitError(f"device: {name} is not available to torch on this machine; allowed here: {allowed}")
+        raise CircuitError(
+            f"device: {name} is not available to torch on this machine; allowed here: {allowed}"
+        )
     if kind == "mps" and dtype == "float64":
         raise CircuitError("dtype: mps devices compute in float32 only; use dtype: float32, or device: cpu")
     return torch.device(name)
@@ -144,10 +146,14 @@ def target_array(name: str, array: np.ndarray, size: int, loss: LossSpec) -> np.
     if array.ndim == 1 and array.dtype.kind in "iu":
         if array.max() >= size:
             sample = int(np.argmax(array >= size))
-            raise DataError(f"data: target of {name}: sample {sample} has the label {array[sample]}, but {name} has "
-                            f"{size} units; labels count from 0 to {size - 1}")
+            raise DataError(
+                f"data: target of {name}: sample {sample} has the label {array[sample]}, but {name} has "
+                f"{size} units; labels count from 0 to {size - 1}"
+            )
         if size == 1 and loss.name == "cross_entropy":
-            raise DataError(f"data: target of {name}: a cross-entropy over one unit is always zero; use two or more")
+            raise DataError(
+                f"data: target of {name}: a cross-entropy over one unit is always zero; use two or more"
+            )
         target = np.full((len(array), size), loss.soft_targets / max(size - 1, 1))
         target[np.arange(len(array)), array] = 1 - loss.soft_targets
         return target
@@ -157,8 +163,10 @@ def target_array(name: str, array: np.ndarray, size: int, loss: LossSpec) -> np.
         wrong = (array < 0).any(1) | (np.abs(array.sum(1) - 1) > 1e-4)
         if wrong.any():
             sample = int(np.argmax(wrong))
-            raise DataError(f"data: target of {name}: sample {sample} is no distribution over the {size} units (values "
-                            "of at least 0 that sum to 1), as cross_entropy needs; use loss: squared_error")
+            raise DataError(
+                f"data: target of {name}: sample {sample} is no distribution over the {size} units (values "
+                "of at least 0 that sum to 1), as cross_entropy needs; use loss: squared_error"
+            )
     return array
 
 

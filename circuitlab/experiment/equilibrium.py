@@ -72,11 +72,15 @@ def arrays_for(path: Path, sizes: dict[str, int], what: str) -> dict[str, np.nda
         found = dict(zip(sizes, np.split(array, stops, axis=1), strict=True))
     else:
         missing = next(name for name in sizes if name not in arrays)
-        raise DataError(f"{path}: no array '{missing}'; it holds {', '.join(arrays)}; give one per {what} population")
+        raise DataError(
+            f"{path}: no array '{missing}'; it holds {', '.join(arrays)}; give one per {what} population"
+        )
     for name, size in sizes.items():
         array = found[name]
         if array.ndim == 2 and array.shape[1] != size:
-            raise DataError(f"{path}: {name}: has {array.shape[1]} values a sample, but {name} has {size} units")
+            raise DataError(
+                f"{path}: {name}: has {array.shape[1]} values a sample, but {name} has {size} units"
+            )
     return found
 
 
@@ -93,7 +97,9 @@ def find_equilibria(spec: ExperimentSpec, inputs: Path, targets: Path | None) ->
             raise DataError(f"{inputs}: {name}: holds whole numbers; an input needs floats [sample, unit]")
     wanted = None
     if targets is not None:
-        wanted = arrays_for(targets, {name: populations[name].size for name in spec.circuit.outputs}, "output")
+        wanted = arrays_for(
+            targets, {name: populations[name].size for name in spec.circuit.outputs}, "output"
+        )
         counts = {len(next(iter(arrays.values()))) for arrays in (given, wanted)}
         if len(counts) > 1:
             raise DataError(
@@ -174,12 +180,27 @@ def _equilibrium(writer: RunWriter, found: Found, phase: str, solution: Solution
                     symbol="x" if name in compiled.inputs else symbol,
                 )
     rows = (
-        ("residual", solution.residual, "dimensionless", "largest block-wise relative residual of the equations"),
+        (
+            "residual",
+            solution.residual,
+            "dimensionless",
+            "largest block-wise relative residual of the equations",
+        ),
         ("iterations", solution.iterations, "iterations", "evaluations of the equations"),
-        ("products", solution.products, "products", "products with W or its transpose, verification included"),
+        (
+            "products",
+            solution.products,
+            "products",
+            "products with W or its transpose, verification included",
+        ),
         ("converged", solution.converged, "none", "whether the residual is within the tolerance"),
-        ("kinks", solution.kinks, "neurons", "neurons resting on the kink of their activation function, where psi may "
-         "take any value between 0 and S psi"),
+        (
+            "kinks",
+            solution.kinks,
+            "neurons",
+            "neurons resting on the kink of their activation function, where psi may "
+            "take any value between 0 and S psi",
+        ),
     )
     for name, values, units, words in rows:
         writer.put(f"{group}/{name}", values.cpu().numpy(), units=units, description=f"[sample] {words}")
@@ -207,7 +228,11 @@ def _controller(writer: RunWriter, found: Found, solution: Solution) -> None:
     )
     for name, values in task.pathway.feedback_weights().items():
         symbol, place = name.split("/")
-        axes = "[unit, output unit] psi = Q u" if symbol == "Q" else "[edge] S from the target back to the source of"
+        axes = (
+            "[unit, output unit] psi = Q u"
+            if symbol == "Q"
+            else "[edge] S from the target back to the source of"
+        )
         writer.put(
             f"feedback/{name}",
             values.cpu().numpy(),
@@ -222,7 +247,13 @@ def _updates(writer: RunWriter, found: Found) -> None:
     writer.attributes("updates", rule=rule)
     for name, values in found.updates.items():
         link = compiled.links.get(name)
-        axis = "unit" if link is None else "parameter" if link.projection.edges.parameters is not None else "edge"
+        axis = (
+            "unit"
+            if link is None
+            else "parameter"
+            if link.projection.edges.parameters is not None
+            else "edge"
+        )
         writer.put(
             f"updates/{name}",
             values.cpu().numpy(),

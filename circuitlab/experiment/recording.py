@@ -22,7 +22,10 @@ METRICS = {
     "unconverged": ("share", "share of samples whose equilibrium was not reached"),
     "free_unconverged": ("share", "share of training samples whose free equilibrium was not reached"),
     "control_cost": ("dimensionless", "mean over samples of 1/2 sum psi^2"),
-    "iterations": ("iterations", "mean over samples of the iterations to the equilibrium that carries the credit"),
+    "iterations": (
+        "iterations",
+        "mean over samples of the iterations to the equilibrium that carries the credit",
+    ),
     "products": ("products", "mean over samples of products with W, free phase and verification included"),
     "kinks": ("neurons", "mean over samples of neurons resting on a kink of their activation function"),
     "residual": ("dimensionless", "largest relative residual among the samples learned from"),
@@ -70,7 +73,12 @@ class Recording(Observer):
         cost = float(outcome.control_cost[used].mean()) if bool(used.any()) else float("nan")
         self._metric("step", at, "updates", "[step] number of the update", None)
         rows = (
-            ("step_loss", float(outcome.loss.mean()), LOSS_UNITS, "mean loss of the minibatch, free equilibrium"),
+            (
+                "step_loss",
+                float(outcome.loss.mean()),
+                LOSS_UNITS,
+                "mean loss of the minibatch, free equilibrium",
+            ),
             ("step_control_cost", cost, "dimensionless", "mean over the minibatch of 1/2 sum psi^2"),
             ("step_unconverged", int((~used).sum()), "samples", "samples of the minibatch not learned from"),
         )
@@ -83,7 +91,11 @@ class Recording(Observer):
         done = trainer.at.epoch
         evaluated = {name for name in metrics if name.split("_")[0] in self.splits}
         self._metric(
-            "evaluation", done, "epochs", "[evaluation] epochs finished; the first row is before learning", None
+            "evaluation",
+            done,
+            "epochs",
+            "[evaluation] epochs finished; the first row is before learning",
+            None,
         )
         if done:
             self._metric("epoch", done, "epochs", "[epoch] number of the epoch", None)
@@ -91,7 +103,9 @@ class Recording(Observer):
             split = name.split("_")[0]
             plain = name.removeprefix(f"{split}_") if name in evaluated else name
             units, words = METRICS[plain]
-            axis, index = ("evaluation", "training/evaluation") if name in evaluated else ("epoch", "training/epoch")
+            axis, index = (
+                ("evaluation", "training/evaluation") if name in evaluated else ("epoch", "training/epoch")
+            )
             of = f", {split} samples" if name in evaluated else ""
             self._metric(name, value, units, f"[{axis}] {words}{of}", index)
         if done % self.snapshots_every == 0 or done == trainer.schedule.epochs or trainer.at.stopped:
@@ -108,14 +122,21 @@ class Recording(Observer):
 
     def _snapshot(self, trainer: Trainer) -> None:
         self.writer.append(
-            "weights/step", np.array(trainer.at.step), units="updates", description="[snapshot] updates made before it"
+            "weights/step",
+            np.array(trainer.at.step),
+            units="updates",
+            description="[snapshot] updates made before it",
         )
         compiled = trainer.compiled
         for name, parameter in compiled.parameters_by_name().items():
             link = compiled.links.get(name)
             shared = link is not None and link.projection.edges.parameter_index is not None
             axis = "unit" if link is None else "parameter" if shared else "edge"
-            what = f"bias of population {name.removesuffix('_bias')}" if link is None else f"weights of projection {name}"
+            what = (
+                f"bias of population {name.removesuffix('_bias')}"
+                if link is None
+                else f"weights of projection {name}"
+            )
             self.writer.append(
                 f"weights/{name}",
                 parameter.detach().cpu().numpy().copy(),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from circuitlab.data.datasets import Assignment, DataSet, assign, batches, load
-from circuitlab.errors import DataError, RunFileError
+from circuitlab.errors import CircuitError, DataError, RunFileError
 from circuitlab.experiment.assemble import Assembled, assemble, target_array, tensor, yaml_text
 from circuitlab.experiment.recording import Recording
 from circuitlab.graph.streams import stream
@@ -24,7 +24,11 @@ from circuitlab.record.reader import open_run
 from circuitlab.record.run_file import RunWriter
 from circuitlab.spec.experiment import ExperimentSpec
 
-STOPPING_METRIC = {"loss": "validation_loss", "accuracy": "validation_accuracy", "control_cost": "control_cost"}
+STOPPING_METRIC = {
+    "loss": "validation_loss",
+    "accuracy": "validation_accuracy",
+    "control_cost": "control_cost",
+}
 
 
 @dataclass(frozen=True)
@@ -53,15 +57,20 @@ def prepare(spec: ExperimentSpec) -> Prepared:
     Raises:
         CircuitlabError: whatever is wrong with the experiment, its data or its circuit.
     """
+    try:
+        return _prepare(spec)
+    except (CircuitError, DataError) as error:
+        raise type(error)(spec.located(str(error))) from error
+
+
+def _prepare(spec: ExperimentSpec) -> Prepared:
     assert spec.data is not None, "experiment files are refused without data"
     dataset = load(spec.data, spec.folder, generator=stream(spec.seed, "validation"), dtype=spec.dtype)
     assignment = assign(dataset, spec.circuit.populations, spec.data.inputs, spec.data.targets)
     assembled = assemble(spec)
     compiled, learn = assembled.compiled, spec.learn
     parts = {name: dataset.split(name) for name in ("train", "validation", "test")}
-    splits = {
-        name: _split(assembled, part.arrays, assignment) for name, part in parts.items() if len(part)
-    }
+    splits = {name: _split(assembled, part.arrays, assignment) for name, part in parts.items() if len(part)}
     labels = {
         name: part.arrays[array]
         for name, part in parts.items()
@@ -70,10 +79,17 @@ def prepare(spec: ExperimentSpec) -> Prepared:
     }
     steps = -(-len(splits["train"]) // learn.batch_size)
     optimizer = make_optimizer(
-        compiled.plastic().values(), learn.optimizer.name, {"lr": learn.optimizer.lr, **learn.optimizer.options}
+        compiled.plastic().values(),
+        learn.optimizer.name,
+        {"lr": learn.optimizer.lr, **learn.optimizer.options},
     )
     scheduler = make_scheduler(
-        optimizer, learn.scheduler.name, learn.scheduler.options, learn.scheduler.per, steps * learn.epochs, learn.epochs
+        optimizer,
+        learn.scheduler.name,
+        learn.scheduler.options,
+        learn.scheduler.per,
+        steps * learn.epochs,
+        learn.epochs,
     )
     bound = learn.constrain.largest_singular_value
     stopping = learn.early_stopping and EarlyStopping(
@@ -82,7 +98,9 @@ def prepare(spec: ExperimentSpec) -> Prepared:
         learn.early_stopping.minimum_change,
     )
     if stopping and stopping.metric == "validation_accuracy" and not splits["train"].classes:
-        raise DataError("learn.early_stopping.metric: accuracy needs class labels; allowed here: loss, control_cost")
+        raise DataError(
+            "learn.early_stopping.metric: accuracy needs class labels; allowed here: loss, control_cost"
+        )
 
     def order(epoch: int) -> list[np.ndarray]:
         return list(batches(len(splits["train"]), learn.batch_size, spec.seed, epoch))
@@ -169,7 +187,12 @@ def train(
         if restored:
             trainer.restore(restored)
         recording = Recording(
-            writer, trainer.task, prepared.splits, prepared.labels, prepared.probes, spec.learn.snapshots_every
+            writer,
+            trainer.task,
+            prepared.splits,
+            prepared.labels,
+            prepared.probes,
+            spec.learn.snapshots_every,
         )
         trainer.observers = (recording, *observers)
         try:

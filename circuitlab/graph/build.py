@@ -36,7 +36,13 @@ def build(spec: CircuitSpec, seed: int = 0) -> Circuit:
             memory.
         FormatError: a file of edges, weights, names or positions is damaged.
     """
-    seed = seed if spec.seed is None else spec.seed
+    try:
+        return _build(spec, seed if spec.seed is None else spec.seed)
+    except CircuitError as error:
+        raise CircuitError(spec.located(str(error))) from error
+
+
+def _build(spec: CircuitSpec, seed: int) -> Circuit:
     populations = {}
     for name, population in spec.populations.items():
         with _located(f"populations.{name}"):

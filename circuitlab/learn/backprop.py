@@ -1,8 +1,8 @@
 """Recurrent backpropagation and backpropagation: the baselines that need a second phase.
 
-    phase 1   phi = W sigma(phi) + U x + b
-    phase 2   psi = sigma'(phi) (W^T psi) - D^T dL/dy,  phi held fixed                    [eq. 5, 89, 90]
-    update    dW = psi sigma(phi)^T = -dL/dW
+phase 1   phi = W sigma(phi) + U x + b
+phase 2   psi = sigma'(phi) (W^T psi) - D^T dL/dy,  phi held fixed                    [eq. 5, 89, 90]
+update    dW = psi sigma(phi)^T = -dL/dW
 """
 
 from __future__ import annotations
@@ -77,7 +77,9 @@ class RecurrentBackprop(LearningRule):
         free = task.free(drive)
         phi = free.fields.phi
         y = task.outputs(phi)
-        second = find(AdjointEquations(task.system, phi, drive, -task.loss.gradient(y, batch.target)), task.settings)
+        second = find(
+            AdjointEquations(task.system, phi, drive, -task.loss.gradient(y, batch.target)), task.settings
+        )
         used = usable(task, free.converged & second.converged)
         updates = mean_update(task, phi, second.fields.psi, batch.x, used)
         return Outcome(updates, task.loss.value(y, batch.target), free, second, used)

@@ -119,8 +119,9 @@ def usable(task: Task, converged: Tensor) -> Tensor:
     if task.on_unconverged == "raise" and not bool(converged.all()):
         missing = int((~converged).sum())
         raise NotConvergedError(
-            f"solve: {missing} of {len(converged)} samples did not reach their equilibrium; raise solve.max_iterations, "
-            "weaken the control, bound learn.constrain.largest_singular_value, or allow solve.on_unconverged: skip"
+            f"solve: {missing} of {len(converged)} samples did not reach their equilibrium; raise "
+            "solve.max_iterations, weaken the control, bound learn.constrain.largest_singular_value, or allow "
+            "solve.on_unconverged: skip"
         )
     return converged
 

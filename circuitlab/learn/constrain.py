@@ -49,7 +49,8 @@ class SingularValueBound:
             for _ in range(50):
                 if largest <= self.bound * (1 + 1e-6) or not plastic:
                     break
-                torch._foreach_mul_(plastic, self.bound / largest)
+                for values in plastic:
+                    values.mul_(self.bound / largest)
                 if len(plastic) == len(links):
                     break
                 largest = self._largest(number, WARM_STEPS)

@@ -1,4 +1,4 @@
-"""The least-control rule: each synapse sees its presynaptic rate and its neuron's control at the controlled equilibrium."""
+"""The least-control rule: each synapse sees its presynaptic rate and its neuron's control, both at equilibrium."""
 
 from __future__ import annotations
 

@@ -47,21 +47,22 @@ def make_optimizer(
 
 
 def make_scheduler(
-    optimizer: torch.optim.Optimizer, name: str, options: Mapping[str, Any], per: str | None, steps: int, epochs: int
+    optimizer: torch.optim.Optimizer, name: str, options: Mapping[str, Any], per: str, steps: int, epochs: int
 ) -> tuple[lr_scheduler.LRScheduler | None, str]:
     """A torch scheduler, and whether it moves per `step` or per `epoch`.
 
-    `constant` is none; `cosine` falls to a tenth of the rate over the whole run, per step unless `per` says epoch.
+    `constant` is none; `cosine` falls to a tenth of the rate over the whole run.
 
     Raises:
         CircuitError: unknown name or option, or values that torch refuses.
     """
     if name == "constant":
+        if options:
+            raise CircuitError(f"learn.scheduler.{next(iter(options))}: a constant rate has no options")
         return None, "epoch"
     classes = _classes(lr_scheduler, lr_scheduler.LRScheduler)
     short = {n.removesuffix("lr"): c for n, c in classes.items()}
     classes |= short
-    per = per or ("step" if name == "cosine" else "epoch")
     options = dict(options)
     if name == "cosine":
         name = "cosineannealinglr"

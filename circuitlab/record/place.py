@@ -9,6 +9,14 @@ from circuitlab.record.reader import HDF5_SIGNATURE
 
 
 def refuse_existing(path: Path, shown: str, overwrite: bool) -> None:
+    """Refuses a path that a new run file would destroy.
+
+    Args:
+        shown: the path as the user wrote it.
+        overwrite: whether a run file that is there may be replaced.
+    Raises:
+        RunFileError: something is there that must stay.
+    """
     if path.is_dir():
         raise RunFileError(f"{shown}: is a folder; give the name of a run file in it")
     if not path.exists():
@@ -26,6 +34,11 @@ def refuse_existing(path: Path, shown: str, overwrite: bool) -> None:
 
 
 def make_folders(folder: Path, shown: str) -> list[Path]:
+    """Makes a folder and its missing parents; the ones it made, outermost first.
+
+    Raises:
+        RunFileError: one cannot be made; those made before it are taken away again.
+    """
     missing: list[Path] = []
     while not folder.exists() and folder != folder.parent:
         missing.append(folder)

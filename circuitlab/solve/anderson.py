@@ -33,7 +33,9 @@ class Anderson(Solver):
     def memory(self, equations: Equations, state: Tensor) -> History:
         return History(self.depth, equations, state)
 
-    def advance(self, equations: Equations, step: Step, trouble: Tensor, best: Tensor, memory: History) -> Tensor:
+    def advance(
+        self, equations: Equations, step: Step, trouble: Tensor, best: Tensor, memory: History
+    ) -> Tensor:
         rows = equations.mixed
         state, residual = step.state[rows], step.next[rows] - step.state[rows]
         following = step.next.clone()

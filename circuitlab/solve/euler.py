@@ -31,7 +31,9 @@ class Euler(Solver):
         state = equations.close_algebraic(state.clone())
         wrong = equations.imbalance(state)
         tau = equations.time_constants
-        rate = torch.where(tau > 0, self.dt_ms / tau.clamp(min=torch.finfo(state.dtype).tiny), torch.zeros_like(tau))
+        rate = torch.where(
+            tau > 0, self.dt_ms / tau.clamp(min=torch.finfo(state.dtype).tiny), torch.zeros_like(tau)
+        )
         return Step(state, state + rate * wrong, wrong)
 
     def advance(self, equations: Equations, step: Step, trouble: Tensor, best: Tensor, memory: Any) -> Tensor:

@@ -39,7 +39,9 @@ class Levenberg(Solver):
             )
         return Damping(state)
 
-    def advance(self, equations: Equations, step: Step, trouble: Tensor, best: Tensor, memory: Damping) -> Tensor:
+    def advance(
+        self, equations: Equations, step: Step, trouble: Tensor, best: Tensor, memory: Damping
+    ) -> Tensor:
         soma = step.state[equations.blocks["soma"]].clone()
         for sample in range(soma.shape[1]):
             one = equations.select(torch.tensor([sample], device=soma.device)).energy()

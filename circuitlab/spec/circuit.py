@@ -32,6 +32,7 @@ class CircuitSpec(Model):
 
     _folder: Path = PrivateAttr(default=Path())
     _where: str = PrivateAttr(default="")
+    _source: Source | None = PrivateAttr(default=None)
 
     @property
     def folder(self) -> Path:
@@ -52,6 +53,10 @@ class CircuitSpec(Model):
     def outputs(self) -> list[str]:
         """Names of the output populations, in file order."""
         return [name for name, population in self.populations.items() if population.type == "output"]
+
+    def located(self, text: str) -> str:
+        """A message that begins with a key of this file, with the file, line and column of that key before it."""
+        return text if self._source is None else self._source.located(text)
 
     def resolved(self) -> dict[str, Any]:
         """The whole file with every default written out; reading it gives the same circuit."""
@@ -91,7 +96,7 @@ def circuit_of(source: Source, folder: Path, *, allow_outside: bool = False) -> 
     spec = parse(CircuitSpec, source.data, source)
     check_circuit(source, folder, allow_outside)
     if spec is not None:
-        spec._folder, spec._where = folder, source.name
+        spec._folder, spec._where, spec._source = folder, source.name, source
     return spec
 
 

@@ -82,6 +82,7 @@ class ExperimentSpec(Model):
     _circuit: CircuitSpec | None = PrivateAttr(default=None)
     _folder: Path = PrivateAttr(default=Path())
     _where: str = PrivateAttr(default="")
+    _source: Source | None = PrivateAttr(default=None)
 
     @property
     def circuit(self) -> CircuitSpec:
@@ -98,6 +99,10 @@ class ExperimentSpec(Model):
     def where(self) -> str:
         """The file's name, for messages."""
         return self._where
+
+    def located(self, text: str) -> str:
+        """A message that begins with a key of this file, with the file, line and column of that key before it."""
+        return text if self._source is None else self._source.located(text)
 
     @property
     def losses(self) -> dict[str, LossSpec]:
@@ -177,7 +182,7 @@ def _experiment(
     check_experiment(source, ExperimentSpec, circuit, folder, allow_outside)
     if spec is None or circuit is None or source.found or problems:
         raise SpecError([*source.problems, *problems])
-    spec._circuit, spec._folder, spec._where = circuit, folder, source.name
+    spec._circuit, spec._folder, spec._where, spec._source = circuit, folder, source.name, source
     return spec
 
 

@@ -233,6 +233,10 @@ class Explicit(Rule):
     """The file of edges; CSV columns `source,target` (or `pre,post`) and optionally `weight`."""
     population: str | None = None
     """Which edge population of a SONATA file; needed only where it holds more than one."""
+    where: dict[str, str | int | float | list[str | int | float]] = Field(default_factory=dict)
+    """Keep only the rows whose columns have these values, such as `{type: chemical}`; a list allows several."""
+    skip_unknown: bool = False
+    """Leave out edges of neurons that the two populations don't have, instead of refusing them."""
 
 
 RULES: dict[str, type[Rule]] = {

@@ -34,8 +34,9 @@ class DataSpec(Model):
     """The data set; `file` for your own arrays."""
     train: str | None = None
     """File with the training samples (for `file`), relative to the experiment file."""
-    test: str | None = None
-    """File with the test samples (for `file`), relative to the experiment file."""
+    test: str | Share | None = None
+    """File with the test samples (for `file`), relative to the experiment file, or the share of `train` to set aside
+    for testing."""
     validation: Share = 0.1
     """Share of the training samples set aside for validation."""
     limit: Count | None = None
@@ -127,7 +128,7 @@ class SolveSpec(Model):
 
     shorthand: ClassVar[str | None] = "method"
 
-    method: Literal["auto", "euler", "fixed_point", "anderson", "newton"] = "auto"
+    method: Literal["auto", "euler", "fixed_point", "anderson", "levenberg"] = "auto"
     """The solver; `auto` chooses one that suits the circuit and falls back on more careful ones."""
     tolerance: Positive | None = None
     """Largest relative residual of a converged sample; 1e-5 in float32 and 1e-6 in float64 unless given."""
@@ -180,14 +181,14 @@ class SchedulerSpec(Model):
 
     name: Annotated[str, Field(min_length=1)] = "constant"
     """Name of the scheduler: `constant`, `cosine`, ..."""
-    per: Literal["step", "epoch"] = "step"
-    """Whether the rate changes after every minibatch or after every epoch."""
+    per: Literal["step", "epoch"]
+    """Whether the rate changes after every minibatch (`cosine`, unless given) or every epoch (all others)."""
     options: dict[str, Any] = Field(default_factory=dict)
     """The scheduler's other options; in the file they may stand beside `name`."""
 
     @classmethod
     def normalise(cls, data: dict[str, Any]) -> dict[str, Any]:
-        return with_options(cls, data)
+        return with_options(cls, {"per": "step" if data.get("name") == "cosine" else "epoch", **data})
 
     def resolved(self) -> dict[str, Any]:
         """Every key with its value, as it would be written in the file."""
@@ -244,7 +245,7 @@ class LearnSpec(Model):
     """The rule: `least_control`, gated by sigma' (`least_control_gated`), or a baseline."""
     optimizer: OptimizerSpec = OptimizerSpec()
     """The optimizer, any of torch.optim."""
-    scheduler: SchedulerSpec = SchedulerSpec()
+    scheduler: SchedulerSpec = SchedulerSpec.model_validate({})
     """How the learning rate changes."""
     epochs: Count = 20
     """Passes over the training samples."""

@@ -93,6 +93,25 @@ class Source:
         """Every mistake, in file order, what came from the command line first."""
         return [problem for _, problem in sorted(self.found, key=lambda entry: entry[0])]
 
+    def located(self, text: str) -> str:
+        """A message such as `projections.a_b: what is wrong`, line by line, with the place where that key stands."""
+        return "\n".join(self._located(line) for line in text.split("\n"))
+
+    def _located(self, line: str) -> str:
+        dotted_path, colon, message = line.partition(": ")
+        path: list[str] = []
+        for part in dotted_path.split("."):
+            if (*path, part) not in self.values:
+                break
+            path.append(part)
+        if not path or not colon:
+            return line
+        found = Source(self.name, self.data, self.values, self.keys, self.overridden)
+        found.report(path, message)
+        (problem,) = found.problems
+        plain = problem.where == f"--set {dotted_path}"
+        return str(Problem(problem.where, "" if plain else dotted_path, message))
+
     def knows(self, path: Sequence[str | int]) -> bool:
         """Whether the file, or the command line, holds this path."""
         return tuple(path) in self.values

@@ -51,7 +51,7 @@ def test_a_rule_that_cannot_be_satisfied_is_found_without_running(
     assert main(["validate", str(path)]) == 1
     shown = capsys.readouterr()
     assert shown.out == ""
-    assert shown.err.startswith(f"{path}: projections.ab: ")
+    assert shown.err.startswith(f"{path}:3:19: projections.ab: ")
     assert shown.err.count("\n") == 1
 
 

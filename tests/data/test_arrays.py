@@ -54,12 +54,7 @@ def test_single_arrays(tmp_path: Path) -> None:
         (with_value(-np.inf, (3, 0)), "sample 3, unit 0 is -inf; every value must be finite"),
         (np.array([0, 1, -3, 1]), "sample 2 has the label -3; labels count from 0"),
         (GOOD[:, 0], "has one axis; floats are [sample, unit], labels are whole numbers"),
-        (
-            np.zeros((4, 3), np.uint8),
-            "holds whole numbers of shape (4, 3); labels are [sample], "
-            "anything else is floats [sample, unit]",
-        ),
-        (GOOD > 0, "holds values of type bool; give floats [sample, unit] or whole labels [sample]"),
+        (GOOD[:, 0] > 0, "holds values of type bool; give floats [sample, unit] or whole labels [sample]"),
         (
             np.array(["a"] * 4),
             "holds values of type <U1; give floats [sample, unit] or whole labels [sample]",
@@ -119,3 +114,19 @@ def test_files_that_hold_no_arrays(tmp_path: Path) -> None:
         read_arrays(tmp_path / "objects.npy")
     with pytest.raises(DataError, match="is a folder; give an npz or npy file"):
         read_arrays(tmp_path)
+
+
+def test_whole_numbers_with_two_axes_are_values_not_labels(tmp_path: Path) -> None:
+    for array in (np.arange(12, dtype=np.uint8).reshape(4, 3), np.eye(4, dtype=bool)):
+        np.save(tmp_path / "x.npy", array)
+        found = read_array(tmp_path / "x.npy")
+        assert found.dtype == np.float64
+        assert np.array_equal(found, array)
+
+
+def test_weights_come_as_they_are(tmp_path: Path) -> None:
+    np.savez(tmp_path / "q.npz", a=np.ones((3, 2)), b=np.ones((5, 2)))
+    assert {name: array.shape for name, array in read_arrays(tmp_path / "q.npz", samples=False).items()} == {
+        "a": (3, 2),
+        "b": (5, 2),
+    }

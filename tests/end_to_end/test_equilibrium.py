@@ -99,7 +99,7 @@ def test_every_type_site_and_pathway(options: tuple[str, ...], tmp_path: Path) -
 
 
 def test_neurons_on_a_kink_satisfy_the_inclusion(tmp_path: Path) -> None:
-    """Six relu interneurons: control holds some exactly at zero, where psi lies between 0 and S psi (design, section 7)."""
+    """Six relu interneurons: control holds some exactly at zero, psi between 0 and S psi."""
     circuit = tmp_path / "odd.yaml"
     circuit.write_text(RING.replace("activation: sigmoid", "activation: relu").replace("size: 4", "size: 6"))
     path = solve(circuit, tmp_path, "--set", "control.controller.alpha=0.05", samples=40)
@@ -132,7 +132,14 @@ def test_the_loss_follows_the_targets_unless_told(tmp_path: Path) -> None:
     ):
         np.save(tmp_path / "t.npy", target)
         out = tmp_path / f"{name}.h5"
-        args = ["--input", str(tmp_path / "x.npy"), "--target", str(tmp_path / "t.npy"), "--set", "dtype=float64"]
+        args = [
+            "--input",
+            str(tmp_path / "x.npy"),
+            "--target",
+            str(tmp_path / "t.npy"),
+            "--set",
+            "dtype=float64",
+        ]
         assert main(["equilibrium", str(circuit), *args, "-o", str(out)]) == 0
         check(out)
         with h5py.File(out) as file:

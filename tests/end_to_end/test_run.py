@@ -76,11 +76,16 @@ def test_learns_and_keeps_dale_and_sparsity(experiment: Path) -> None:
             assert weights.shape == (5, len(file[f"edges/{name}/source_node_id"]))
             assert not np.array_equal(weights[0], weights[-1])
         for name in ("retina_e", "e_readout"):  # outside the recurrent group, which the bound scales at once
-            assert np.array_equal(file[f"weights/{name}"][0], file[f"edges/{name}/0/syn_weight"][:].astype("f4"))
+            assert np.array_equal(
+                file[f"weights/{name}"][0], file[f"edges/{name}/0/syn_weight"][:].astype("f4")
+            )
         matrix = np.zeros((52, 52))
         for name, rows, columns in (("e_e", 0, 0), ("e_i", 40, 0), ("i_e", 0, 40)):
             edges = file[f"edges/{name}"]
-            i, j = rows + edges["target_node_id"][:].astype(int), columns + edges["source_node_id"][:].astype(int)
+            i, j = (
+                rows + edges["target_node_id"][:].astype(int),
+                columns + edges["source_node_id"][:].astype(int),
+            )
             matrix[i, j] = file[f"weights/{name}"][-1]
         assert np.linalg.svd(matrix, compute_uv=False)[0] <= 0.9 * 1.01
 
@@ -124,7 +129,7 @@ def test_a_stopped_run_resumes_to_the_bit(experiment: Path) -> None:
         wait_for(part, child)
         time.sleep(random.uniform(0.0, 0.4))
         child.send_signal(signal.SIGINT)
-        assert child.wait(60) in (0, 130)
+        assert child.wait(60) in (0, 130, -signal.SIGINT)  # the last: it had finished and was leaving
     with h5py.File(part) as file:
         assert file.attrs["status"] in ("interrupted", "complete")
     run(experiment, "part.h5", "--resume")

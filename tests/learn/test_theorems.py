@@ -28,7 +28,8 @@ CIRCUITS = {
 @pytest.mark.parametrize("alpha", [6.4, 0.1])
 def test_least_control_descends_h_plus_loss_over_alpha(options: dict, alpha: float) -> None:
     """-psi sigma(phi)^T = d(H + L/alpha)/dW at the controlled equilibrium (Theorem 1; section 2.4 for alpha > 0)."""
-    t = task(random_circuit(**options), losses=("cross_entropy", "squared_error"), controller=leaky_integral(alpha, 100))
+    small = random_circuit(**options)
+    t = task(small, losses=("cross_entropy", "squared_error"), controller=leaky_integral(alpha, 100))
     b = batch(t)
     updates = LeastControl().outcome(t, b).updates
     for name, entries in finite_differences(t, lambda: energy(t, b)).items():

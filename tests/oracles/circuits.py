@@ -32,7 +32,9 @@ def population(name, type_, size, **options) -> Population:
     return Population(name, type_, size, bias=bias, **options)
 
 
-def projection(name, source, target, e, site="soma", carries="rate", kernel="auto", plastic=True) -> Projection:
+def projection(
+    name, source, target, e, site="soma", carries="rate", kernel="auto", plastic=True
+) -> Projection:
     return Projection(name, source, target, site, carries, plastic, kernel, e)
 
 
@@ -40,15 +42,31 @@ def circuit(populations, projections) -> Circuit:
     return Circuit("small", "", 0, {p.name: p for p in populations}, {p.name: p for p in projections})
 
 
-def random_circuit(seed=0, *, p=0.6, dale=False, outputs=(3,), hidden=7, activation="tanh", gain=0.8) -> Circuit:
+def random_circuit(
+    seed=0, *, p=0.6, dale=False, outputs=(3,), hidden=7, activation="tanh", gain=0.8
+) -> Circuit:
     """Input 4, two hidden populations (pyramidal with apical rate input, interneuron), any outputs, all recurrent."""
     rng = np.random.default_rng(seed)
     sign_e, sign_i = (1, -1) if dale else (0, 0)
     labels = {1: "excitatory", -1: "inhibitory", 0: None}
     pops = [
         population("x", "input", 4, activation="linear"),
-        population("e", "pyramidal", hidden, activation=activation, sign=labels[sign_e], bias=0.1 * rng.standard_normal(hidden)),
-        population("i", "interneuron", 4, activation="softplus" if dale else activation, sign=labels[sign_i], bias=0.1 * rng.standard_normal(4)),
+        population(
+            "e",
+            "pyramidal",
+            hidden,
+            activation=activation,
+            sign=labels[sign_e],
+            bias=0.1 * rng.standard_normal(hidden),
+        ),
+        population(
+            "i",
+            "interneuron",
+            4,
+            activation="softplus" if dale else activation,
+            sign=labels[sign_i],
+            bias=0.1 * rng.standard_normal(4),
+        ),
     ]
     projs = [
         projection("x_e", "x", "e", sparse(rng, hidden, 4, p, 1.0), site="basal"),

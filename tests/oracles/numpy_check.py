@@ -55,7 +55,9 @@ class Oracle:
                 }
                 for phase in file["equilibria"]
             }
-            self.converged = {phase: file["equilibria"][phase]["converged"][:] for phase in file["equilibria"]}
+            self.converged = {
+                phase: file["equilibria"][phase]["converged"][:] for phase in file["equilibria"]
+            }
             if "controlled" in file["equilibria"]:
                 group = file["equilibria/controlled"]
                 self.control = dict(group.attrs)
@@ -64,19 +66,27 @@ class Oracle:
                 self.target = {name: d[:] for name, d in file["samples/target"].items()}
                 self.updates = {name: d[:] for name, d in file["updates"].items()}
                 self.feedback = {
-                    kind: {name: d[:] for name, d in file["feedback"][kind].items()} for kind in file.get("feedback", {})
+                    kind: {name: d[:] for name, d in file["feedback"][kind].items()}
+                    for kind in file.get("feedback", {})
                 }
             self.input = {name: d[:] for name, d in file["samples/input"].items()}
 
     def _input_to(self, phase: str, population: str, apical: bool) -> np.ndarray:
         state = self.states[phase]
         samples = len(next(iter(self.input.values())))
-        total = np.zeros((samples, len(self.bias[population]) if population in self.bias else state[population]["soma"].shape[1]))
+        total = np.zeros(
+            (
+                samples,
+                len(self.bias[population]) if population in self.bias else state[population]["soma"].shape[1],
+            )
+        )
         for edge in self.edges.values():
             a = edge["attrs"]
             if edge["target"] != population or a["carries"] != "rate" or (a["site"] == "apical") != apical:
                 continue
-            rate = self.input[edge["source"]] if edge["source"] in self.input else state[edge["source"]]["rate"]
+            rate = (
+                self.input[edge["source"]] if edge["source"] in self.input else state[edge["source"]]["rate"]
+            )
             np.add.at(total.T, edge["i"], edge["w"][:, None] * rate.T[edge["j"]])
         return total
 
@@ -152,12 +162,14 @@ class Oracle:
                 note("psi = 0 where not controlled", s["control"])
                 continue
             activation = self.nodes[name]["activation"]
-            expected = SLOPE[activation](s["soma"]) * raw[name] + (self.u[name] if name in self.u else 0.0)
+            expected = SLOPE[activation](s["soma"]) * raw[name] + self.u.get(name, 0.0)
             wrong = s["control"] - expected
             if activation in KINKED:
                 low = KINKED[activation]
                 ends = np.sort(np.stack([low * raw[name], raw[name]]), axis=0)
-                inside = (s["soma"] == 0) & (s["control"] >= ends[0] - 1e-12) & (s["control"] <= ends[1] + 1e-12)
+                inside = (
+                    (s["soma"] == 0) & (s["control"] >= ends[0] - 1e-12) & (s["control"] <= ends[1] + 1e-12)
+                )
                 wrong = np.where(inside, 0.0, wrong)
             note("psi = sigma'(phi) S psi + D^T u", wrong)
 
@@ -169,7 +181,9 @@ class Oracle:
             if a["carries"] == "burst" or not a["plastic"]:
                 assert name not in self.updates
                 continue
-            rate = self.input[edge["source"]] if edge["source"] in self.input else state[edge["source"]]["rate"]
+            rate = (
+                self.input[edge["source"]] if edge["source"] in self.input else state[edge["source"]]["rate"]
+            )
             psi = state[edge["target"]]["control"]
             update = (psi[used].T[edge["i"]] * rate[used].T[edge["j"]]).mean(1)
             if edge["index"] is not None:
