@@ -91,7 +91,7 @@ def _headlines(summaries: list[dict[str, Any]], labels: list[str]) -> None:
 
     line("test accuracy at the end", "test_accuracy", lambda m: f"{m['last']:.4f}")
     line(
-        "control cost per sample, first and last epoch",
+        "control cost per sample, before and after learning",
         "control_cost",
         lambda m: f"{m['first']:.3g} to {m['last']:.3g}",
     )

@@ -42,7 +42,9 @@ class TrainingProgress(Observer):
         self.unconverged += int((~outcome.used).sum())
         if self.bar is not None:
             sums = trainer.at.sums
-            now = f"loss {sums.loss / sums.samples:.4f}  control cost {sums.control_cost / max(sums.used, 1):.4g}"
+            now = f"loss {sums.loss / sums.samples:.4f}"
+            if trainer.rule.controls:
+                now += f"  control cost {sums.control_cost / max(sums.used, 1):.4g}"
             self.bar.update(
                 self.row,
                 description=f"epoch {trainer.at.epoch + 1} of {trainer.schedule.epochs}",
@@ -73,7 +75,7 @@ def _line(epoch: int, metrics: dict[str, float]) -> str:
             if f"{split}_accuracy" in metrics:
                 text += f" accuracy {metrics[f'{split}_accuracy']:.4f}"
             parts.append(text)
-    if "control_cost" in metrics:
-        parts.append(f"control cost {metrics['control_cost']:.4g}")
+    parts.append(f"control cost {metrics['control_cost']:.4g}")
+    if "unconverged" in metrics:
         parts.append(f"unconverged {100 * metrics['unconverged']:.3f}%")
     return "  ".join(parts)

@@ -158,10 +158,7 @@ def _print(summary: dict[str, Any]) -> None:
             )
         elif f"{split}_loss" in last:
             say(f"{split} loss {last[f'{split}_loss']:.5g} (before learning {first[f'{split}_loss']:.5g})")
-    if "control_cost" in last and "control_cost" in first:
-        say(
-            f"control cost {last['control_cost']:.4g} in the last epoch (first epoch {first['control_cost']:.4g})"
-        )
+    say(f"control cost {last['control_cost']:.4g} (before learning {first['control_cost']:.4g})")
     samples, missing = summary["samples"], summary["unconverged_samples"]
     if samples:
         say(f"unconverged samples {missing:,} of {samples:,} ({100 * missing / samples:.3f}%)")

@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import increment_version
 from torch.nn import functional as F
 from torch.nn import grad
+from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 
 from circuitlab.errors import CircuitError
 from circuitlab.graph.circuit import Projection
@@ -24,6 +26,16 @@ from circuitlab.graph.edges import Edges
 
 DENSE_FROM = 0.25
 """Density from which a dense product is faster than a CSR product on a CPU."""
+
+
+def _notice_fused_steps(optimizer: Optimizer, args: Any, options: Any) -> None:
+    """Count a fused optimizer's step as a change of its parameters, which torch itself forgets to do."""
+    for group in optimizer.param_groups:
+        if group.get("fused"):
+            increment_version(group["params"])
+
+
+register_optimizer_step_post_hook(_notice_fused_steps)
 
 
 class Kernel(nn.Module, ABC):
@@ -134,10 +146,10 @@ class Csr(Kernel):
         if self.shared:
             self.register_buffer("index", torch.as_tensor(edges.parameter_index), persistent=False)
         self._forward = self._backward = torch.empty(0)
-        self._built_on = 0
+        self._built_on: int | None = None
 
     def _apply(self, fn: Any, recurse: bool = True) -> Csr:
-        self._seen, self._built_on = None, 0
+        self._seen = self._built_on = None
         return super()._apply(fn, recurse)
 
     @property
@@ -258,7 +270,7 @@ def choose(projection: Projection, shape: tuple[int, int]) -> str:
     where = f"projections.{projection.name}.kernel"
     if asked == "diagonal" and not one_to_one:
         raise CircuitError(f"{where}: diagonal needs exactly the synapses i -> i; allowed here: csr, dense")
-    if asked == "convolution" and projection.geometry is None:
+    if asked == "convolution" and (projection.geometry is None or not shared):
         raise CircuitError(
             f"{where}: convolution needs connect: {{rule: convolution}}; allowed here: csr, dense"
         )

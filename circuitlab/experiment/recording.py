@@ -21,7 +21,10 @@ METRICS = {
     "accuracy": ("share", "share of right classes at the free equilibrium"),
     "unconverged": ("share", "share of samples whose equilibrium was not reached"),
     "free_unconverged": ("share", "share of training samples whose free equilibrium was not reached"),
-    "control_cost": ("dimensionless", "mean over samples of 1/2 sum psi^2"),
+    "control_cost": (
+        "dimensionless",
+        "mean over the first 250 training samples of 1/2 sum psi^2 at the controlled equilibrium",
+    ),
     "iterations": (
         "iterations",
         "mean over samples of the iterations to the equilibrium that carries the credit",
@@ -70,18 +73,19 @@ class Recording(Observer):
 
     def step(self, trainer: Trainer, sample_ids: np.ndarray, batch: Batch, outcome: Outcome) -> None:
         used, at = outcome.used, trainer.at.step
-        cost = float(outcome.control_cost[used].mean()) if bool(used.any()) else float("nan")
         self._metric("step", at, "updates", "[step] number of the update", None)
-        rows = (
+        rows = [
             (
                 "step_loss",
                 float(outcome.loss.mean()),
                 LOSS_UNITS,
                 "mean loss of the minibatch, free equilibrium",
             ),
-            ("step_control_cost", cost, "dimensionless", "mean over the minibatch of 1/2 sum psi^2"),
             ("step_unconverged", int((~used).sum()), "samples", "samples of the minibatch not learned from"),
-        )
+        ]
+        if trainer.rule.controls:
+            cost = float(outcome.control_cost[used].mean()) if bool(used.any()) else float("nan")
+            rows.append(("step_control_cost", cost, "dimensionless", "mean over the minibatch of 1/2 sum psi^2"))
         for name, value, units, words in rows:
             self._metric(name, value, units, f"[step] {words}", "training/step")
         self._last = (sample_ids, batch, outcome)
@@ -89,7 +93,7 @@ class Recording(Observer):
 
     def epoch(self, trainer: Trainer, metrics: dict[str, float]) -> None:
         done = trainer.at.epoch
-        evaluated = {name for name in metrics if name.split("_")[0] in self.splits}
+        evaluated = {name for name in metrics if name.split("_")[0] in self.splits} | {"control_cost"}
         self._metric(
             "evaluation",
             done,
@@ -101,12 +105,12 @@ class Recording(Observer):
             self._metric("epoch", done, "epochs", "[epoch] number of the epoch", None)
         for name, value in metrics.items():
             split = name.split("_")[0]
-            plain = name.removeprefix(f"{split}_") if name in evaluated else name
+            plain = name.removeprefix(f"{split}_") if split in self.splits else name
             units, words = METRICS[plain]
             axis, index = (
                 ("evaluation", "training/evaluation") if name in evaluated else ("epoch", "training/epoch")
             )
-            of = f", {split} samples" if name in evaluated else ""
+            of = f", {split} samples" if split in self.splits else ""
             self._metric(name, value, units, f"[{axis}] {words}{of}", index)
         if done % self.snapshots_every == 0 or done == trainer.schedule.epochs or trainer.at.stopped:
             self._snapshot(trainer)

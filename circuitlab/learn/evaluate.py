@@ -12,6 +12,8 @@ from circuitlab.learn.base import Batch, Task
 
 PORTION = 500
 """Samples evaluated at a time."""
+CONTROL_SAMPLES = 250
+"""Training samples on which the control that the circuit still needs is measured."""
 
 
 @dataclass(frozen=True)
@@ -66,3 +68,13 @@ def evaluate(task: Task, split: Split) -> Evaluation:
     n = max(len(split), 1)
     accuracy = right / (n * len(split.classes)) if split.classes else None
     return Evaluation(loss / n, accuracy, missing / n)
+
+
+@torch.no_grad()
+def control_cost(task: Task, split: Split) -> float:
+    """Mean of H = 1/2 |psi|^2 at the controlled equilibria of the split's first samples; NaN where none converged."""
+    batch = split.batch(np.arange(min(CONTROL_SAMPLES, len(split))))
+    drive = task.system.drive(batch.x)
+    found = task.controlled(drive, batch.target, task.free(drive))
+    cost = 0.5 * found.fields.psi[:, found.converged].double().square().sum(0)
+    return float(cost.mean())

@@ -17,7 +17,7 @@ from torch import Tensor
 from circuitlab.compile.compiled import CompiledCircuit
 from circuitlab.learn.base import Batch, LearningRule, Outcome, Task
 from circuitlab.learn.constrain import SingularValueBound
-from circuitlab.learn.evaluate import Evaluation, Split, evaluate
+from circuitlab.learn.evaluate import Evaluation, Split, control_cost, evaluate
 
 Order = Callable[[int], list[np.ndarray]]
 
@@ -100,10 +100,8 @@ class Sums:
 
     def metrics(self, unconverged: int) -> dict[str, float]:
         """Means over the epoch's samples."""
-        n, used = max(self.samples, 1), max(self.used, 1)
+        n = max(self.samples, 1)
         return {
-            "step_mean_loss": self.loss / n,
-            "control_cost": self.control_cost / used,
             "iterations": self.iterations / n,
             "products": self.products / n,
             "unconverged": unconverged / n,
@@ -178,8 +176,8 @@ class Trainer:
             self._epoch()
 
     def evaluate(self) -> dict[str, float]:
-        """Loss and accuracy of every split at the free equilibrium, by metric name."""
-        metrics: dict[str, float] = {}
+        """Loss and accuracy of every split at the free equilibrium, and the control still needed, by metric name."""
+        metrics = {"control_cost": control_cost(self.task, self.splits["train"])}
         for name, split in self.splits.items():
             found: Evaluation = evaluate(self.task, split)
             metrics |= {f"{name}_{key}": value for key, value in found.metrics().items()}
@@ -193,7 +191,6 @@ class Trainer:
             if self.at.step_in_epoch < len(batches):
                 self._safe_point()
         metrics = self.at.sums.metrics(self.at.unconverged)
-        del metrics["step_mean_loss"]
         self.at.epoch += 1
         self.at.step_in_epoch = self.at.unconverged = 0
         self.at.sums = Sums()

@@ -41,7 +41,7 @@ def test_the_tables_end_with_what_a_reader_asks_first(
     lines = capsys.readouterr().out.splitlines()
     assert lines[-3:] == [
         "test accuracy at the end: least control 0.9000",
-        "control cost per sample, first and last epoch: least control 0.1 to 0.0333",
+        "control cost per sample, before and after learning: least control 0.1 to 0.0333",
         "unconverged samples, at most: least control 0.00%",
     ]
 
