@@ -83,7 +83,7 @@ ACTIVATIONS: dict[str, Activation] = {
         Activation(
             "leaky_relu",
             rate=lambda phi, out: torch.maximum(phi, LEAK * phi, out=out),
-            slope=lambda phi, rate: torch.where(phi > 0, 1.0, LEAK).to(phi.dtype),
+            slope=lambda phi, rate: torch.where(phi > 0, torch.ones_like(phi), LEAK),
             bend=_flat,
             kink=(LEAK, 1.0),
         ),
@@ -119,6 +119,6 @@ def kink_distance(kink: tuple[float, float], phi: Tensor, raw: Tensor, psi: Tens
     psi = sigma'(phi) raw elsewhere."""
     low, high = kink
     least, most = torch.minimum(low * raw, high * raw), torch.maximum(low * raw, high * raw)
-    slope = torch.where(phi > 0, high, low).to(phi.dtype)
+    slope = torch.where(phi > 0, torch.full_like(phi, high), low)
     inside = torch.minimum(torch.maximum(psi, least), most)
     return torch.where(phi == 0, inside, slope * raw) - psi
