@@ -32,7 +32,7 @@ def test_least_control_descends_h_plus_loss_over_alpha(options: dict, alpha: flo
     t = task(small, losses=("cross_entropy", "squared_error"), controller=leaky_integral(alpha, 100))
     b = batch(t)
     updates = LeastControl().outcome(t, b).updates
-    for name, entries in finite_differences(t, lambda: energy(t, b)).items():
+    for name, entries in finite_differences(t, energy(t, b)).items():
         for index, difference in entries:
             assert -4 * float(updates[name][index]) == pytest.approx(difference, abs=1e-6), name
 
@@ -43,7 +43,7 @@ def test_every_output_controller_descends_its_objective(controller) -> None:
     t = task(random_circuit(1), losses=("squared_error",), controller=controller)
     b = batch(t)
     updates = LeastControl().outcome(t, b).updates
-    for name, entries in finite_differences(t, lambda: energy(t, b)).items():
+    for name, entries in finite_differences(t, energy(t, b)).items():
         for index, difference in entries:
             assert -4 * float(updates[name][index]) == pytest.approx(difference, abs=1e-6), name
 
@@ -63,7 +63,9 @@ def test_recurrent_backprop_reaches_through_uncontrolled_populations() -> None:
     """The baseline is the true gradient whether or not a population has a control."""
     small = random_circuit(8)
     populations = [
-        population(p.name, p.type, p.size, activation=p.activation, bias=p.bias, controlled=p.type != "interneuron")
+        population(
+            p.name, p.type, p.size, activation=p.activation, bias=p.bias, controlled=p.type != "interneuron"
+        )
         for p in small.populations.values()
     ]
     t = task(circuit(populations, list(small.projections.values())))
@@ -111,7 +113,10 @@ def test_two_units_by_hand() -> None:
             population("h", "unit", 1, activation="linear"),
             population("y", "output", 1),
         ],
-        [projection("x_h", "x", "h", edges([0], [0], [u1])), projection("h_y", "h", "y", edges([0], [0], [w]))],
+        [
+            projection("x_h", "x", "h", edges([0], [0], [u1])),
+            projection("h_y", "h", "y", edges([0], [0], [w])),
+        ],
     )
     t = task(small, losses=("squared_error",), controller=leaky_integral(alpha, 100))
     b = batch(t, samples=1)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from circuitlab.compile.compiled import CompiledCircuit
+from circuitlab.control.base import Controlled
 from circuitlab.control.dynamic_inversion import DynamicInversion, Feedback
 from circuitlab.control.output import OutputController, leaky_integral
 from circuitlab.dynamics.circuit import CircuitSystem
 from circuitlab.dynamics.loss import LOSSES, OutputLoss
 from circuitlab.graph.circuit import Circuit
 from circuitlab.learn.base import Batch, Task
-from circuitlab.solve.choose import SolveSettings
+from circuitlab.solve.choose import SolveSettings, find
+from circuitlab.solve.levenberg import fits
 
 
 def task(
@@ -68,14 +71,31 @@ def finite_differences(
     return found
 
 
-def energy(task: Task, batch: Batch) -> torch.Tensor:
-    """Sum over samples of H + L/alpha at the controlled equilibrium, H = 1/2 |psi|^2."""
+def energy(task: Task, batch: Batch) -> Callable[[], torch.Tensor]:
+    """Sum over samples of H + L/alpha at the controlled equilibrium, H = 1/2 |psi|^2, as a function of the weights.
+
+    The equilibrium is found from the free state once; what it becomes when a weight moves a little is followed from
+    there by Newton steps where there is an energy without kinks, so that differences are taken on one branch of
+    solutions (and fast).
+    """
     drive = task.system.drive(batch.x)
-    found = task.controlled(drive, batch.target, task.free(drive))
-    assert bool(found.converged.all())
-    alpha = task.controller.alpha
-    loss = task.loss.value(task.outputs(found.fields.phi), batch.target)
-    return (0.5 * found.fields.psi.square().sum(0) + (loss / alpha if alpha else 0 * loss)).sum()
+    at = task.controlled(drive, batch.target, task.free(drive)).state
+
+    def value() -> torch.Tensor:
+        drive = task.system.drive(batch.x)
+        problem = Controlled(
+            task.system, drive, batch.target, task.loss, task.controller, at[: task.system.size]
+        )
+        equations = task.pathway.equations(problem)
+        newton = fits(equations) and not task.system.kinked  # type: ignore[attr-defined]
+        settings = replace(task.settings, method="levenberg") if newton else task.settings
+        found = find(equations, settings, at)
+        assert bool(found.converged.all())
+        alpha = task.controller.alpha
+        loss = task.loss.value(task.outputs(found.fields.phi), batch.target)
+        return (0.5 * found.fields.psi.square().sum(0) + (loss / alpha if alpha else 0 * loss)).sum()
+
+    return value
 
 
 def free_loss(task: Task, batch: Batch) -> torch.Tensor:
