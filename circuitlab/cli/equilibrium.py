@@ -54,6 +54,7 @@ def equilibrium(
     recomputed with numpy alone (docs/run-file.md).
     """
     from circuitlab.data.arrays import read_arrays
+    from circuitlab.errors import CircuitError
     from circuitlab.experiment.equilibrium import find_equilibria, write
     from circuitlab.record.place import refuse_existing
     from circuitlab.spec.circuit import load_circuit
@@ -75,7 +76,10 @@ def equilibrium(
     if not any(key in ("solve", "solve.max_iterations", "solve.method") for key in keys):
         changes.append("solve.max_iterations=2000")
     spec = experiment_from(circuit, changes, allow_outside=allow_outside)
-    found = find_equilibria(spec, inputs, targets)
+    try:
+        found = find_equilibria(spec, inputs, targets)
+    except CircuitError as error:
+        raise CircuitError(spec.located(str(error))) from error
     write(found, output, command=shlex.join(["circuitlab", *sys.argv[1:]]), overwrite=overwrite)
     summary = _summary(found, output)
     if as_json:

@@ -21,9 +21,6 @@ class TrainingProgress(Observer):
 
     def __init__(self, page: Console, *, lines: bool, bars: bool) -> None:
         self.page, self.lines = page, lines
-        self.first: dict[str, float] = {}
-        self.last: dict[str, float] = {}
-        self.epochs = self.samples = self.unconverged = 0
         self.bar = None
         if bars and page.is_terminal:
             columns = (
@@ -38,8 +35,6 @@ class TrainingProgress(Observer):
             self.bar.start()
 
     def step(self, trainer: Trainer, sample_ids: np.ndarray, batch: Batch, outcome: Outcome) -> None:
-        self.samples += len(sample_ids)
-        self.unconverged += int((~outcome.used).sum())
         if self.bar is not None:
             sums = trainer.at.sums
             now = f"loss {sums.loss / sums.samples:.4f}"
@@ -54,9 +49,6 @@ class TrainingProgress(Observer):
             )
 
     def epoch(self, trainer: Trainer, metrics: dict[str, float]) -> None:
-        self.epochs = trainer.at.epoch
-        self.first = {**metrics, **self.first}
-        self.last = metrics
         if self.lines:
             self.page.print(_line(trainer.at.epoch, metrics), highlight=False, soft_wrap=True)
 

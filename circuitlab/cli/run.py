@@ -50,16 +50,15 @@ def run(
     """
     from circuitlab.errors import RunFileError
     from circuitlab.experiment.training import prepare, train
+    from circuitlab.record.place import refuse_existing
     from circuitlab.spec.experiment import load_experiment
 
     if resume and overwrite:
         raise RunFileError("--resume continues a run file and --overwrite replaces it; give one of them")
     spec = load_experiment(file, overrides or (), allow_outside=allow_outside)
     path = output if output is not None else _default(spec.experiment, resume)
-    if path.exists() and not resume and not overwrite:
-        raise RunFileError(
-            f"{path}: exists; continue it with --resume, replace it with --overwrite, or give another -o"
-        )
+    if not resume:
+        refuse_existing(path, str(path), overwrite)
     prepared = prepare(spec)
     report = Report(prepared, silent=as_json, bars=not (quiet or as_json))
     started = time.monotonic()
@@ -72,7 +71,7 @@ def run(
             overwrite=overwrite,
             observers=[report.observer],
         )
-    summary = report.summary(path, time.monotonic() - started)
+    summary = _summary(path, prepared, time.monotonic() - started)
     if as_json:
         print_json(summary)
     else:
@@ -129,24 +128,30 @@ class Report:
     def __exit__(self, *_: object) -> None:
         self.observer.close()
 
-    def summary(self, path: Path, seconds: float) -> dict[str, Any]:
-        """What the run came to."""
-        spec, observer = self.prepared.assembled.spec, self.observer
-        last = {name: value for name, value in observer.last.items() if value is not None}
-        return {
-            "run": str(path),
-            "experiment": spec.experiment,
-            "rule": spec.learn.rule,
-            "seed": spec.seed,
-            "epochs": observer.epochs,
-            "updates": self.prepared.trainer.at.step,
-            "seconds": seconds,
-            "solver": spec.solve.method,
-            "first": observer.first,
-            "last": last,
-            "unconverged_samples": observer.unconverged,
-            "samples": observer.samples,
-        }
+
+def _summary(path: Path, prepared: Prepared, seconds: float) -> dict[str, Any]:
+    """What the run came to, read from its file, so that a resumed run tells of all of it."""
+    from circuitlab.record.reader import open_run
+
+    spec, trainer = prepared.assembled.spec, prepared.trainer
+    with open_run(path) as run:
+        curves = {name: run.metric(name)[1] for name in run.metrics() if not name.startswith("step_")}
+        unconverged = run.metric("step_unconverged")[1]
+    samples = trainer.at.epoch * len(prepared.splits["train"]) + trainer.at.sums.samples
+    return {
+        "run": str(path),
+        "experiment": spec.experiment,
+        "rule": spec.learn.rule,
+        "seed": spec.seed,
+        "epochs": trainer.at.epoch,
+        "updates": trainer.at.step,
+        "seconds": seconds,
+        "solver": spec.solve.method,
+        "first": {name: float(values[0]) for name, values in curves.items()},
+        "last": {name: float(values[-1]) for name, values in curves.items()},
+        "unconverged_samples": int(unconverged.sum()),
+        "samples": samples,
+    }
 
 
 def _print(summary: dict[str, Any]) -> None:

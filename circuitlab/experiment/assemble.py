@@ -135,7 +135,7 @@ def controller(spec: ControllerSpec) -> OutputController:
     return output.leaky_integral(spec.alpha, spec.tau_ms)
 
 
-def target_array(name: str, array: np.ndarray, size: int, loss: LossSpec) -> np.ndarray:
+def target_array(name: str, array: np.ndarray, size: int, loss: LossSpec, where: str = "data") -> np.ndarray:
     """Targets [sample, unit] of one output population, from labels [sample] or from targets already in that form.
 
     Soft targets put 1 - epsilon on the right class and epsilon / (classes - 1) on each other one.
@@ -147,12 +147,12 @@ def target_array(name: str, array: np.ndarray, size: int, loss: LossSpec) -> np.
         if array.max() >= size:
             sample = int(np.argmax(array >= size))
             raise DataError(
-                f"data: target of {name}: sample {sample} has the label {array[sample]}, but {name} has "
+                f"{where}: target of {name}: sample {sample} has the label {array[sample]}, but {name} has "
                 f"{size} units; labels count from 0 to {size - 1}"
             )
         if size == 1 and loss.name == "cross_entropy":
             raise DataError(
-                f"data: target of {name}: a cross-entropy over one unit is always zero; use two or more"
+                f"{where}: target of {name}: a cross-entropy over one unit is always zero; use two or more"
             )
         target = np.full((len(array), size), loss.soft_targets / max(size - 1, 1))
         target[np.arange(len(array)), array] = 1 - loss.soft_targets
@@ -164,7 +164,7 @@ def target_array(name: str, array: np.ndarray, size: int, loss: LossSpec) -> np.
         if wrong.any():
             sample = int(np.argmax(wrong))
             raise DataError(
-                f"data: target of {name}: sample {sample} is no distribution over the {size} units (values "
+                f"{where}: target of {name}: sample {sample} is no distribution over the {size} units (values "
                 "of at least 0 that sum to 1), as cross_entropy needs; use loss: squared_error"
             )
     return array

@@ -107,7 +107,7 @@ def find_equilibria(spec: ExperimentSpec, inputs: Path, targets: Path | None) ->
                 f"{len(next(iter(given.values())))}; every sample needs one target"
             )
         for name, array in wanted.items():
-            wanted[name] = target_array(name, array, populations[name].size, spec.losses[name])
+            wanted[name] = target_array(name, array, populations[name].size, spec.losses[name], str(targets))
     assembled = assemble(spec)
     compiled, task = assembled.compiled, assembled.task
     x = tensor(np.concatenate([given[name] for name in compiled.inputs], axis=1).T, compiled)

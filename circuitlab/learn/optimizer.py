@@ -19,6 +19,8 @@ UNFIT = {
     "muon": "it wants matrices, and synapses are one flat list per projection",
 }
 """Optimizers that cannot work on synapses, and why."""
+UNFIT_SCHEDULERS = {"", "lrscheduler", "chainedscheduler", "sequential", "lambda", "multiplicative", "swa"}
+"""Schedulers that a file cannot describe: base classes, and those made of functions or other schedulers."""
 
 
 def make_optimizer(
@@ -42,8 +44,8 @@ def make_optimizer(
     _check(chosen, options, "learn.optimizer", skip=("params",))
     try:
         return chosen(list(parameters), **options)
-    except (ValueError, TypeError) as error:
-        raise CircuitError(f"learn.optimizer: {_first_line(error)}") from error
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise CircuitError(f"learn.optimizer: torch refuses these options: {_first_line(error)}") from error
 
 
 def make_scheduler(
@@ -69,8 +71,8 @@ def make_scheduler(
         rate = optimizer.param_groups[0]["lr"]
         options = {"T_max": steps if per == "step" else epochs, "eta_min": 0.1 * float(rate), **options}
     plain = name.lower().replace("_", "")
-    if plain not in classes or plain in ("lrscheduler", "chainedscheduler", "sequential", "sequentiallr"):
-        allowed = sorted({"constant", "cosine", *short} - {"", "lrscheduler", "sequential"})
+    if plain not in classes or plain.removesuffix("lr") in UNFIT_SCHEDULERS:
+        allowed = sorted({"constant", "cosine", *short} - UNFIT_SCHEDULERS)
         raise CircuitError(
             f"learn.scheduler.name: no torch scheduler '{name}'; allowed: {', '.join(allowed)}."
             f"{suggestion(plain, allowed)}"
@@ -79,8 +81,8 @@ def make_scheduler(
     _check(chosen, options, "learn.scheduler", skip=("optimizer",))
     try:
         return chosen(optimizer, **options), per
-    except (ValueError, TypeError) as error:
-        raise CircuitError(f"learn.scheduler: {_first_line(error)}") from error
+    except (ValueError, TypeError, RuntimeError, ZeroDivisionError) as error:
+        raise CircuitError(f"learn.scheduler: torch refuses these options: {_first_line(error)}") from error
 
 
 def _classes(module: Any, base: type) -> dict[str, Any]:
@@ -89,13 +91,17 @@ def _classes(module: Any, base: type) -> dict[str, Any]:
 
 
 def _check(chosen: Any, options: Mapping[str, Any], where: str, skip: tuple[str, ...]) -> None:
-    known = [name for name in inspect.signature(chosen).parameters if name not in skip]
+    parameters = inspect.signature(chosen).parameters
+    known = [name for name in parameters if name not in skip]
     for name in options:
         if name not in known:
             raise CircuitError(
                 f"{where}.{name}: {chosen.__name__} has no option '{name}'; allowed: {', '.join(known)}."
                 f"{suggestion(name, known)}"
             )
+    for name in known:
+        if parameters[name].default is inspect.Parameter.empty and name not in options:
+            raise CircuitError(f"{where}: {chosen.__name__} needs the option '{name}'")
 
 
 def _first_line(error: Exception) -> str:

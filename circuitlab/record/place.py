@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import h5py
+
 from circuitlab.errors import RunFileError
-from circuitlab.record.reader import HDF5_SIGNATURE
+from circuitlab.record.reader import FORMAT
 
 
 def refuse_existing(path: Path, shown: str, overwrite: bool) -> None:
@@ -27,10 +29,13 @@ def refuse_existing(path: Path, shown: str, overwrite: bool) -> None:
         )
     if not path.is_file():
         raise RunFileError(f"{shown}: is not a regular file; give another -o")
-    with path.open("rb") as file:
-        start = file.read(len(HDF5_SIGNATURE))
-    if start and start != HDF5_SIGNATURE:
-        raise RunFileError(f"{shown}: is not a run file and is not overwritten; give another -o")
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            ours = file.attrs.get("format") == FORMAT
+    except OSError:
+        ours = path.stat().st_size == 0
+    if not ours:
+        raise RunFileError(f"{shown}: is not a run file and is not overwritten; delete it, or give another -o")
 
 
 def make_folders(folder: Path, shown: str) -> list[Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from circuitlab.spec.base import MAX_INT, Model, NotBuilt, without_none
 from circuitlab.spec.quantities import Milliseconds, MillisecondsOrNone, count_of, count_text, time_text
@@ -25,6 +25,12 @@ Epochs = Annotated[
 ]
 
 
+def _test(value: str | float | None) -> str | float | None:
+    if isinstance(value, float) and not 0 <= value < 1:
+        raise ValueError(f"{value:g} is no share; allowed: a file's name, or a number of at least 0 and below 1")
+    return value
+
+
 class DataSpec(Model):
     """The data set, and how it is divided."""
 
@@ -34,7 +40,7 @@ class DataSpec(Model):
     """The data set; `file` for your own arrays."""
     train: str | None = None
     """File with the training samples (for `file`), relative to the experiment file."""
-    test: str | Share | None = None
+    test: Annotated[str | float | None, AfterValidator(_test)] = None
     """File with the test samples (for `file`), relative to the experiment file, or the share of `train` to set aside
     for testing."""
     validation: Share = 0.1
