@@ -78,6 +78,11 @@ def make_scheduler(
             f"{suggestion(plain, allowed)}"
         )
     chosen = classes[plain]
+    if chosen is lr_scheduler.ReduceLROnPlateau and per == "step":
+        raise CircuitError(
+            "learn.scheduler.per: reducelronplateau watches the validation loss, which is measured once an epoch; "
+            "allowed here: epoch"
+        )
     _check(chosen, options, "learn.scheduler", skip=("optimizer",))
     try:
         return chosen(optimizer, **options), per

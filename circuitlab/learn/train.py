@@ -259,7 +259,7 @@ class Trainer:
 
     def state(self) -> dict[str, Any]:
         """All that the next step depends on, as nested dicts of arrays and plain values."""
-        at = {**vars(self.at), "sums": vars(self.at.sums)}
+        at = {**vars(self.at), "sums": dict(vars(self.at.sums))}
         return {
             "progress": at,
             "parameters": {name: _array(value) for name, value in self.compiled.parameters_by_name().items()},
