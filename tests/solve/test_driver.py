@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -215,7 +216,7 @@ def test_the_best_state_of_an_unconverged_sample_is_kept() -> None:
     t = task(hopeless_circuit())
     equations = FreeEquations(t.system, t.system.drive(torch.tensor([[2.0]], dtype=torch.float64)))
     residuals = [float(solve(equations, FixedPoint(1e-8, n)).residual) for n in (1, 2, 5, 40)]
-    assert all(later <= earlier for earlier, later in zip(residuals, residuals[1:], strict=False))
+    assert all(later <= earlier for earlier, later in pairwise(residuals))
 
 
 def test_auto_hands_what_is_left_to_the_next_solver() -> None:
