@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -109,7 +109,8 @@ def find_equilibria(spec: ExperimentSpec, inputs: Path, targets: Path | None) ->
         for name, array in wanted.items():
             wanted[name] = target_array(name, array, populations[name].size, spec.losses[name], str(targets))
     assembled = assemble(spec)
-    compiled, task = assembled.compiled, assembled.task
+    compiled = assembled.compiled
+    task = replace(assembled.task, settings=replace(assembled.task.settings, thorough=True))
     x = tensor(np.concatenate([given[name] for name in compiled.inputs], axis=1).T, compiled)
     if wanted is None:
         drive = task.system.drive(x)

@@ -16,6 +16,8 @@ from circuitlab.solve.levenberg import Levenberg, fits
 
 PATIENCE = 150
 """Iterations that `auto` gives Anderson acceleration where Levenberg's descent can take over."""
+FEW = 16
+"""Training gives Levenberg's descent at most one sample in this many; more mean that the circuit is unsettled."""
 METHODS = ("auto", "anderson", "fixed_point", "levenberg", "euler")
 
 
@@ -30,6 +32,8 @@ class SolveSettings:
         depth: differences that Anderson acceleration remembers.
         damping: share of a full step.
         dt_ms, max_time_ms: step and longest duration of the real-time dynamics, in ms.
+        thorough: whether `auto` spares no effort on samples that are hard to settle; training does not wait for
+            more than a few of them in a batch.
     """
 
     method: str = "auto"
@@ -39,6 +43,7 @@ class SolveSettings:
     damping: float = 1.0
     dt_ms: float = 1.0
     max_time_ms: float = 20_000.0
+    thorough: bool = False
 
     def at(self, dtype: torch.dtype) -> float:
         """The tolerance for a precision."""
@@ -62,7 +67,7 @@ def attempts(equations: Equations, settings: SolveSettings, dtype: torch.dtype) 
     levenberg = Levenberg(tolerance, min(most, 100))
     if settings.method == "levenberg":
         return [levenberg]
-    careful = Anderson(tolerance, most, 2 * settings.depth, 0.5 * settings.damping)
+    careful = Anderson(tolerance, most if settings.thorough else PATIENCE, 2 * settings.depth, 0.5 * settings.damping)
     chain: list[Solver] = [anderson, careful]
     if isinstance(equations, FreeEquations) and equations.system.acyclic_depth is not None:
         chain = [FixedPoint(tolerance, max(most, equations.system.acyclic_depth + 2))]
@@ -81,6 +86,8 @@ def find(equations: Equations, settings: SolveSettings, start: Tensor | None = N
         left = torch.nonzero(~solution.converged).squeeze(1)
         if not len(left):
             break
+        if isinstance(solver, Levenberg) and not settings.thorough:
+            left = left[: max(1, state.shape[1] // FEW)]
         again = solve(equations.select(left), solver, state[:, left])
         solution = merge(equations, solution, again, left)
     return solution
