@@ -53,9 +53,10 @@ class Task:
     start: str = "free"
     on_unconverged: str = "skip"
 
-    def free(self, drive: Tensor) -> Solution:
-        """The free equilibrium for U x + b, [unit, sample]."""
-        return find(FreeEquations(self.system, drive), self.settings)
+    def free(self, drive: Tensor, fallback: bool = True) -> Solution:
+        """The free equilibrium for U x + b, [unit, sample]; without `fallback` by the first solver alone, which is
+        enough where the state only serves as a start."""
+        return find(FreeEquations(self.system, drive), self.settings, fallback=fallback)
 
     def controlled(self, drive: Tensor, target: Tensor, free: Solution) -> Solution:
         """The equilibrium under control, starting from the free one (or from zero, as `start` says)."""

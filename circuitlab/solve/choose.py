@@ -64,7 +64,7 @@ def attempts(equations: Equations, settings: SolveSettings, dtype: torch.dtype) 
         return [anderson]
     if settings.method == "euler":
         return [Euler(tolerance, max(1, round(settings.max_time_ms / settings.dt_ms)), settings.dt_ms)]
-    levenberg = Levenberg(tolerance, min(most, 100))
+    levenberg = Levenberg(tolerance, min(most, 100 if settings.thorough or settings.method == "levenberg" else 25))
     if settings.method == "levenberg":
         return [levenberg]
     careful = Anderson(tolerance, most if settings.thorough else PATIENCE, 2 * settings.depth, 0.5 * settings.damping)
@@ -77,12 +77,19 @@ def attempts(equations: Equations, settings: SolveSettings, dtype: torch.dtype) 
 
 
 @torch.no_grad()
-def find(equations: Equations, settings: SolveSettings, start: Tensor | None = None) -> Solution:
-    """Equilibria of a batch by the solvers of `attempts`; samples that none brings to rest stay unconverged."""
+def find(
+    equations: Equations, settings: SolveSettings, start: Tensor | None = None, fallback: bool = True
+) -> Solution:
+    """Equilibria of a batch by the solvers of `attempts`; samples that none brings to rest stay unconverged.
+
+    Args:
+        start: state to begin with, [row, sample]; the equations' own where None.
+        fallback: whether solvers after the first are tried on what it leaves over.
+    """
     state = equations.start() if start is None else start
     first, *others = attempts(equations, settings, state.dtype)
     solution = solve(equations, first, state)
-    for solver in others:
+    for solver in others if fallback else ():
         left = torch.nonzero(~solution.converged).squeeze(1)
         if not len(left):
             break
