@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -167,6 +169,20 @@ def test_uncontrolled_populations_transport_only_when_asked() -> None:
     raw = point.feedback_input(psi)
     assert point.gate(raw).numpy() == pytest.approx(masked, abs=1e-12)
     assert point.gate_imbalance(raw, psi).numpy() == pytest.approx(masked - psi.numpy(), abs=1e-12)
+
+
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu"])
+def test_uncontrolled_neurons_with_a_kink_ask_for_no_control(activation: str) -> None:
+    small = random_circuit(7, activation=activation)
+    pops = [replace(p, controlled=p.type != "interneuron") for p in small.populations.values()]
+    system, twin, phi, psi, x = setting(circuit(pops, list(small.projections.values())))
+    point = system.linearise(phi, system.drive(x))
+    raw = point.feedback_input(psi)
+    slope = np.stack([twin.slope(phi[:, i].numpy()) for i in range(3)], 1)
+    expected = twin.controlled[:, None] * slope * raw.numpy() - psi.numpy()
+    assert point.gate_imbalance(raw, psi).numpy() == pytest.approx(expected, abs=1e-12)
+    assert (point.gate(raw)[twin.rows["i"]] == 0).all()
+    assert not point.kinks(-10 * torch.ones_like(raw))[twin.rows["i"]].any()
 
 
 def test_update_is_the_outer_product_of_control_and_rate() -> None:

@@ -11,7 +11,7 @@ import torch
 
 from circuitlab.control.base import Controlled
 from circuitlab.control.output import leaky_integral
-from circuitlab.dynamics.equations import Equations, FreeEquations
+from circuitlab.dynamics.equations import Equations, FreeEquations, Step
 from circuitlab.graph.circuit import Circuit
 from circuitlab.learn.base import Batch, Task
 from circuitlab.solve.anderson import Anderson
@@ -79,6 +79,10 @@ def test_a_sample_without_equilibrium_is_flagged_and_harms_no_other(solver: Solv
     alone = solve(equations.select(sound), solver)
     assert torch.allclose(found.state[:, sound], alone.state, atol=1e-8)
     assert torch.equal(found.iterations[sound], alone.iterations)
+    for i in (2, 4):  # what is left of it is its own best state, whoever left the batch before
+        lost = solve(equations.select(torch.tensor([i])), solver)
+        assert torch.allclose(found.state[:, i], lost.state[:, 0], rtol=1e-6)
+        assert float(found.residual[i]) == pytest.approx(float(lost.residual[0]), rel=1e-6)
     assert torch.allclose(found.fields.phi[0, sound], x[0, sound], atol=1e-8)
 
 
@@ -217,6 +221,56 @@ def test_the_best_state_of_an_unconverged_sample_is_kept() -> None:
     equations = FreeEquations(t.system, t.system.drive(torch.tensor([[2.0]], dtype=torch.float64)))
     residuals = [float(solve(equations, FixedPoint(1e-8, n)).residual) for n in (1, 2, 5, 40)]
     assert all(later <= earlier for earlier, later in pairwise(residuals))
+
+
+class Hiccup(FreeEquations):
+    """Free equations whose fifth evaluation is not a number for the second sample."""
+
+    count = 0
+
+    def step(self, state: torch.Tensor) -> Step:
+        found = super().step(state)
+        self.count += 1
+        if self.count == 5 and state.shape[1] > 1:
+            for tensor in (found.next, found.wrong):
+                tensor[:, 1] = torch.nan
+        return found
+
+
+@pytest.mark.parametrize("name", ["fixed_point", "anderson"])
+def test_a_step_that_overflows_is_taken_back(name: str) -> None:
+    """The sample goes on from its best state; the others notice nothing."""
+    t, b, _ = easy(3)
+    drive = t.system.drive(b.x)
+    found = solve(Hiccup(t.system, drive), SOLVERS[name])
+    smooth = solve(FreeEquations(t.system, drive), SOLVERS[name])
+    assert bool(found.converged.all())
+    assert torch.allclose(found.state, smooth.state, atol=1e-7)
+    assert torch.equal(found.state[:, [0, 2]], smooth.state[:, [0, 2]])
+
+
+def test_a_sample_in_trouble_restarts_from_its_best_state_with_no_memory() -> None:
+    """Its next states are those of a fresh iteration from there; the other samples' are untouched."""
+    equations = easy(2)[2]
+    solver = Anderson(1e-8, 100, damping=0.7)
+    memory, other = (solver.memory(equations, equations.start()) for _ in range(2))
+    calm, state = torch.tensor([False, False]), equations.start()
+    best = state
+    for _ in range(4):
+        best, step = state, equations.step(state)
+        undisturbed = solver.advance(equations, step, calm, best, other)
+        state = solver.advance(equations, step, calm, best, memory)
+    step = equations.step(state)
+    undisturbed = solver.advance(equations, step, calm, best, other)
+    state = solver.advance(equations, step, torch.tensor([False, True]), best, memory)
+    assert torch.equal(state[:, 0], undisturbed[:, 0])
+    fresh, single = solver.memory(equations, best), torch.tensor([1])
+    alone = solver.advance(equations, equations.step(best), calm, best, fresh)
+    assert torch.allclose(state[:, 1], alone[:, 1], atol=1e-14)
+    for _ in range(3):
+        state = solver.advance(equations, equations.step(state), calm, best, memory)
+        alone = solver.advance(equations, equations.step(alone), calm, best, fresh)
+        assert torch.allclose(state[:, single], alone[:, single], atol=1e-9)
 
 
 def test_auto_hands_what_is_left_to_the_next_solver() -> None:

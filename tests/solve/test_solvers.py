@@ -22,6 +22,7 @@ from circuitlab.solve.base import solve
 from circuitlab.solve.choose import METHODS, SolveSettings, attempts, find
 from circuitlab.solve.euler import Euler
 from circuitlab.solve.fixed_point import FixedPoint
+from circuitlab.solve.levenberg import Damping, Levenberg
 from tests.oracles.circuits import circuit, edges, population, projection, random_circuit, sparse
 from tests.oracles.dense_twin import Twin, cross_entropy
 from tests.oracles.tasks import batch, task
@@ -250,6 +251,33 @@ def test_order_of_attempts() -> None:
     assert euler.max_iterations == 25
     assert euler.tolerance == 1e-6
     assert SolveSettings().at(torch.float32) == 1e-5
+
+
+def test_levenberg_never_climbs() -> None:
+    """From anywhere, strongly recurrent and strongly controlled: every step lowers the energy (to rounding)."""
+    t = task(random_circuit(1, gain=1.5), controller=leaky_integral(0.05, 10.0))
+    equations, solver = controlled(t, batch(t, 6)), Levenberg(1e-10, 100)
+    energy = equations.energy()
+    assert energy is not None
+    state = 4 * torch.randn(
+        equations.start().shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+    )
+    memory, soma = solver.memory(equations, state), equations.blocks["soma"]
+    quiet = torch.zeros(6, dtype=torch.bool)
+    values = [energy.value(state[soma])]
+    for _ in range(12):
+        state = solver.advance(equations, equations.step(state), quiet, state, memory)
+        values.append(energy.value(state[soma]))
+        assert (values[-1] <= values[-2] * (1 + 1e-12)).all()
+    assert (values[-1] < 0.5 * values[0]).all()
+
+
+def test_every_sample_keeps_its_own_damping() -> None:
+    """Levenberg's mu, of samples that stay when others leave."""
+    memory = Damping(torch.zeros(3, 5))
+    memory.mu = torch.arange(5.0)
+    memory.select(torch.tensor([1, 4]))
+    assert memory.mu.tolist() == [1, 4]
 
 
 def test_levenberg_refuses_equations_without_an_energy() -> None:
