@@ -67,7 +67,8 @@ def attempts(equations: Equations, settings: SolveSettings, dtype: torch.dtype) 
     levenberg = Levenberg(tolerance, min(most, 100 if settings.thorough or settings.method == "levenberg" else 25))
     if settings.method == "levenberg":
         return [levenberg]
-    careful = Anderson(tolerance, most if settings.thorough else PATIENCE, 2 * settings.depth, 0.5 * settings.damping)
+    longest = most if settings.thorough else min(most, PATIENCE)
+    careful = Anderson(tolerance, longest, 2 * settings.depth, 0.5 * settings.damping)
     chain: list[Solver] = [anderson, careful]
     if isinstance(equations, FreeEquations) and equations.system.acyclic_depth is not None:
         chain = [FixedPoint(tolerance, max(most, equations.system.acyclic_depth + 2))]
