@@ -244,6 +244,9 @@ def test_evaluation_equals_a_direct_computation() -> None:
     assert found.accuracy == (y[:, :3].argmax(1) == labels).mean()
     assert found.unconverged == 0
     assert found.metrics() == {"loss": found.loss, "unconverged": 0.0, "accuracy": found.accuracy}
+    both = evaluate(t, Split(torch.tensor(x), torch.tensor(target), (rows, slice(3, 5))))
+    second = (y[:, 3:].argmax(1) == z.argmax(1)).mean()
+    assert both.accuracy == pytest.approx((found.accuracy + second) / 2)
     without = evaluate(t, Split(torch.tensor(x), torch.tensor(target)))
     assert without.accuracy is None
     assert "accuracy" not in without.metrics()
