@@ -10,6 +10,9 @@ from circuitlab.learn.base import Batch, Outcome
 from circuitlab.learn.train import Observer, Trainer
 
 
+SPLITS = ("train", "validation", "test")
+
+
 class TrainingProgress(Observer):
     """Shows loss, accuracy, control cost and unconverged samples as they come.
 
@@ -20,7 +23,7 @@ class TrainingProgress(Observer):
     """
 
     def __init__(self, page: Console, *, lines: bool, bars: bool) -> None:
-        self.page, self.lines = page, lines
+        self.page, self.lines, self.begun = page, lines, False
         self.bar = None
         if bars and page.is_terminal:
             columns = (
@@ -38,6 +41,8 @@ class TrainingProgress(Observer):
         if self.bar is not None:
             sums = trainer.at.sums
             now = f"loss {sums.loss / sums.samples:.4f}"
+            if sums.answers:
+                now += f"  accuracy {sums.right / sums.answers:.3f}"
             if trainer.rule.controls:
                 now += f"  control cost {sums.control_cost / max(sums.used, 1):.4g}"
             self.bar.update(
@@ -50,6 +55,9 @@ class TrainingProgress(Observer):
 
     def epoch(self, trainer: Trainer, metrics: dict[str, float]) -> None:
         if self.lines:
+            if not self.begun:
+                self.page.print(_header(metrics), highlight=False, soft_wrap=True)
+                self.begun = True
             self.page.print(_line(trainer.at.epoch, metrics), highlight=False, soft_wrap=True)
 
     def close(self) -> None:
@@ -59,15 +67,23 @@ class TrainingProgress(Observer):
             self.bar = None
 
 
+def _header(metrics: dict[str, float]) -> str:
+    """Two lines above the epochs' numbers, which stand in columns."""
+    splits = [split for split in SPLITS if f"{split}_loss" in metrics]
+    accuracy = any(f"{split}_accuracy" in metrics for split in splits)
+    width = 17 if accuracy else 9
+    above = "".join(f"{split:<{width}}" for split in splits)
+    below = ("loss    accuracy " if accuracy else "loss     ") * len(splits)
+    return f"{'':11}{above}control   uncon-\n{'':11}{below}cost      verged"
+
+
 def _line(epoch: int, metrics: dict[str, float]) -> str:
-    parts = [f"epoch {epoch:3d}" if epoch else "before   "]
-    for split in ("train", "validation", "test"):
+    parts = [f"{f'epoch {epoch}' if epoch else 'before':<11}"]
+    for split in SPLITS:
         if f"{split}_loss" in metrics:
-            text = f"{split} loss {metrics[f'{split}_loss']:.4f}"
-            if f"{split}_accuracy" in metrics:
-                text += f" accuracy {metrics[f'{split}_accuracy']:.4f}"
-            parts.append(text)
-    parts.append(f"control cost {metrics['control_cost']:.4g}")
-    if "unconverged" in metrics:
-        parts.append(f"unconverged {100 * metrics['unconverged']:.3f}%")
-    return "  ".join(parts)
+            parts.append(f"{metrics[f'{split}_loss']:<8.4f}")
+            accuracy = metrics.get(f"{split}_accuracy")
+            parts.append(" " if accuracy is None else f"{accuracy:<9.4f}")
+    parts.append(f"{metrics['control_cost']:<10.4g}")
+    parts.append(f"{100 * metrics['unconverged']:.3f}%" if "unconverged" in metrics else "")
+    return "".join(parts).rstrip()

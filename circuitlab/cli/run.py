@@ -62,15 +62,19 @@ def run(
     prepared = prepare(spec)
     report = Report(prepared, silent=as_json, bars=not (quiet or as_json))
     started = time.monotonic()
-    with stopping(prepared.trainer), report:
-        train(
-            prepared,
-            path,
-            command=shlex.join(["circuitlab", *sys.argv[1:]]),
-            resume=resume,
-            overwrite=overwrite,
-            observers=[report.observer],
-        )
+    try:
+        with stopping(prepared.trainer), report:
+            train(
+                prepared,
+                path,
+                command=shlex.join(["circuitlab", *sys.argv[1:]]),
+                resume=resume,
+                overwrite=overwrite,
+                observers=[report.observer],
+            )
+    except KeyboardInterrupt:
+        print(f"stopped; the same command with --resume goes on from {path}", file=sys.stderr)
+        raise
     summary = _summary(path, prepared, time.monotonic() - started)
     if as_json:
         print_json(summary)

@@ -53,6 +53,13 @@ class Evaluation:
         return found if self.accuracy is None else {**found, "accuracy": self.accuracy}
 
 
+def count_right(task: Task, split: Split, phi: Tensor, batch: Batch) -> tuple[int, int]:
+    """Number of classes asked for in a batch of the split, and of those that the outputs at phi tell right."""
+    y = task.outputs(phi)
+    right = sum(int((y[rows].argmax(0) == batch.target[rows].argmax(0)).sum()) for rows in split.classes)
+    return len(split.classes) * batch.x.shape[1], right
+
+
 @torch.no_grad()
 def evaluate(task: Task, split: Split) -> Evaluation:
     """Loss and accuracy at the free equilibrium; samples that did not converge count with their best state."""
@@ -63,8 +70,7 @@ def evaluate(task: Task, split: Split) -> Evaluation:
         y = task.outputs(free.fields.phi)
         loss += float(task.loss.value(y, batch.target).double().sum())
         missing += int((~free.converged).sum())
-        for rows in split.classes:
-            right += int((y[rows].argmax(0) == batch.target[rows].argmax(0)).sum())
+        right += count_right(task, split, free.fields.phi, batch)[1]
     n = max(len(split), 1)
     accuracy = right / (n * len(split.classes)) if split.classes else None
     return Evaluation(loss / n, accuracy, missing / n)

@@ -17,7 +17,7 @@ from torch import Tensor
 from circuitlab.compile.compiled import CompiledCircuit
 from circuitlab.learn.base import Batch, LearningRule, Outcome, Task
 from circuitlab.learn.constrain import SingularValueBound
-from circuitlab.learn.evaluate import Evaluation, Split, control_cost, evaluate
+from circuitlab.learn.evaluate import Evaluation, Split, control_cost, count_right, evaluate
 
 Order = Callable[[int], list[np.ndarray]]
 
@@ -76,6 +76,8 @@ class Sums:
 
     samples: int = 0
     used: int = 0
+    answers: int = 0
+    right: int = 0
     loss: float = 0.0
     control_cost: float = 0.0
     iterations: int = 0
@@ -84,9 +86,11 @@ class Sums:
     kinks: int = 0
     residual: float = 0.0
 
-    def add(self, outcome: Outcome) -> None:
-        """Take in one step."""
+    def add(self, outcome: Outcome, answers: int, right: int) -> None:
+        """Take in one step, with the number of classes asked for and told right at the free equilibrium."""
         used = outcome.used
+        self.answers += answers
+        self.right += right
         self.samples += len(used)
         self.used += int(used.sum())
         self.loss += float(outcome.loss.double().sum())
@@ -223,7 +227,7 @@ class Trainer:
         self.at.step += 1
         self.at.step_in_epoch += 1
         self.at.unconverged += int((~outcome.used).sum())
-        self.at.sums.add(outcome)
+        self.at.sums.add(outcome, *count_right(self.task, self.splits["train"], outcome.free.fields.phi, batch))
         for observer in self.observers:
             observer.step(self, sample_ids, batch, outcome)
 
