@@ -9,7 +9,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from circuitlab.learn.base import Batch, Outcome
 from circuitlab.learn.train import Observer, Trainer
 
-
 SPLITS = ("train", "validation", "test")
 
 
