@@ -78,6 +78,10 @@ def _prepare(spec: ExperimentSpec) -> Prepared:
         if len(part) and part.arrays[array].ndim == 1
     }
     steps = -(-len(splits["train"]) // learn.batch_size)
+    if not compiled.plastic():
+        raise CircuitError(
+            "circuit: nothing in it is plastic: every projection and bias is frozen, so nothing can learn"
+        )
     optimizer = make_optimizer(
         compiled.plastic().values(),
         learn.optimizer.name,

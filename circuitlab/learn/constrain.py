@@ -22,6 +22,9 @@ class SingularValueBound:
     Args:
         compiled: the circuit.
         bound: largest singular value allowed, dimensionless.
+
+    Raises:
+        CircuitError: the frozen projections of a group alone exceed the bound.
     """
 
     def __init__(self, compiled: CompiledCircuit, bound: float) -> None:
@@ -35,49 +38,35 @@ class SingularValueBound:
         draw = torch.randn(compiled.size, 1, generator=generator, dtype=torch.float64)
         self.vectors = [draw.to(compiled.dtype).to(compiled.device) for _ in self.groups]
         self._cold = True
+        for links in self.groups:
+            frozen = [link for link in links if not link.projection.plastic]
+            largest, _ = _power(frozen, draw.to(compiled.dtype).to(compiled.device), COLD_STEPS)
+            if largest > bound:
+                names = ", ".join(link.projection.name for link in frozen)
+                raise CircuitError(
+                    f"learn.constrain.largest_singular_value: the frozen projections {names} alone exceed {bound:g} "
+                    f"(they have {largest:.4g}); scale their weights, or raise the bound"
+                )
 
     @torch.no_grad()
     def apply(self) -> None:
-        """Bring every recurrent group within the bound.
-
-        Raises:
-            CircuitError: frozen projections alone exceed it.
-        """
+        """Bring every recurrent group within the bound."""
         for number, links in enumerate(self.groups):
             largest = self._largest(number, COLD_STEPS if self._cold else WARM_STEPS)
             plastic = [link.kernel.values for link in links if link.projection.plastic]
             for _ in range(50):
-                if largest <= self.bound * (1 + 1e-6) or not plastic:
+                if largest <= self.bound * (1 + 1e-6):
                     break
                 for values in plastic:
                     values.mul_(self.bound / largest)
                 if len(plastic) == len(links):
                     break
                 largest = self._largest(number, WARM_STEPS)
-            else:
-                names = ", ".join(link.projection.name for link in links if not link.projection.plastic)
-                raise CircuitError(
-                    f"learn.constrain.largest_singular_value: the frozen projections {names} alone exceed {self.bound}"
-                )
         self._cold = False
 
     def _largest(self, number: int, steps: int) -> float:
-        vector, links = self.vectors[number], self.groups[number]
-        norm = torch.zeros(())
-        for _ in range(steps):
-            image = torch.zeros_like(vector)
-            for link in links:
-                link.kernel.add_product(vector[link.source], image[link.target])
-            back = torch.zeros_like(vector)
-            for link in links:
-                link.kernel.add_transposed(image[link.target], back[link.source])
-            norm = torch.linalg.vector_norm(image) / torch.linalg.vector_norm(vector)
-            size = torch.linalg.vector_norm(back)
-            if not bool(size > 0):
-                return 0.0
-            vector = back / size
-        self.vectors[number] = vector
-        return float(norm)
+        largest, self.vectors[number] = _power(self.groups[number], self.vectors[number], steps)
+        return largest
 
     def state(self) -> dict[str, Tensor]:
         """What the next update depends on, for a checkpoint."""
@@ -88,3 +77,22 @@ class SingularValueBound:
         for name, vector in state.items():
             self.vectors[int(name)] = vector
         self._cold = not state
+
+
+def _power(links: list[Link], vector: Tensor, steps: int) -> tuple[float, Tensor]:
+    """Largest singular value of the matrix that the links make together, by power iteration from a vector, [unit, 1],
+    and the vector to go on from."""
+    norm = torch.zeros(())
+    for _ in range(steps):
+        image = torch.zeros_like(vector)
+        for link in links:
+            link.kernel.add_product(vector[link.source], image[link.target])
+        back = torch.zeros_like(vector)
+        for link in links:
+            link.kernel.add_transposed(image[link.target], back[link.source])
+        norm = torch.linalg.vector_norm(image) / torch.linalg.vector_norm(vector)
+        size = torch.linalg.vector_norm(back)
+        if not bool(size > 0):
+            return 0.0, vector
+        vector = back / size
+    return float(norm), vector

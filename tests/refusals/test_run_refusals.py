@@ -39,6 +39,18 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     Path("circuit.yaml").write_text(CIRCUIT.replace("KERNEL", "auto"))
     Path("diagonal.yaml").write_text(CIRCUIT.replace("KERNEL", "diagonal"))
+    Path("frozen.yaml").write_text(
+        CIRCUIT.replace(
+            "kernel: KERNEL", "plastic: false, connect: one_to_one, weights: {init: constant, value: 2}"
+        )
+    )
+    Path("ice.yaml").write_text(
+        CIRCUIT.replace("kernel: KERNEL", "plastic: false")
+        .replace("target: h}", "target: h, plastic: false}")
+        .replace("target: y}", "target: y, plastic: false}")
+        .replace("size: 3}", "size: 3, bias: false}")
+        .replace("type: output, size: 4}", "type: output, size: 4, bias: {plastic: false}}")
+    )
     Path("experiment.yaml").write_text(EXPERIMENT)
     np.savez("good.npz", image=image, label=label)
     np.savez("nan.npz", image=holed, label=label)
@@ -61,6 +73,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 EQ = "equilibrium circuit.yaml --input x.npy --target y.npy -o out.h5"
+FROZEN = "--set circuit=frozen.yaml --set learn.constrain.largest_singular_value=0.5"
 CASES = {
     # data
     "run experiment.yaml --set data.train=nan.npz": (
@@ -100,6 +113,13 @@ CASES = {
     "run experiment.yaml --set learn.scheduler=step": "--set learn.scheduler: StepLR needs the option 'step_size'",
     "run experiment.yaml --set device=cuda:7": (
         "--set device: cuda:7 is not available to torch on this machine; allowed here: cpu"
+    ),
+    f"run experiment.yaml {FROZEN}": (
+        "--set learn.constrain.largest_singular_value: the frozen projections h_h alone exceed 0.5 (they have 2); "
+        "scale their weights, or raise the bound"
+    ),
+    "run experiment.yaml --set circuit=ice.yaml": (
+        "--set circuit: nothing in it is plastic: every projection and bias is frozen, so nothing can learn"
     ),
     # files
     "run experiment.yaml -o foreign.h5": (
