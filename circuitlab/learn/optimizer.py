@@ -19,7 +19,7 @@ UNFIT = {
     "muon": "it wants matrices, and synapses are one flat list per projection",
 }
 """Optimizers that cannot work on synapses, and why."""
-UNFIT_SCHEDULERS = {"", "lrscheduler", "chainedscheduler", "sequential", "lambda", "multiplicative", "swa"}
+UNFIT_SCHEDULERS = {"", "scheduler", "lrscheduler", "chainedscheduler", "sequential", "lambda", "multiplicative", "swa"}
 """Schedulers that a file cannot describe: base classes, and those made of functions or other schedulers."""
 
 
@@ -63,7 +63,7 @@ def make_scheduler(
             raise CircuitError(f"learn.scheduler.{next(iter(options))}: a constant rate has no options")
         return None, "epoch"
     classes = _classes(lr_scheduler, lr_scheduler.LRScheduler)
-    short = {n.removesuffix("lr"): c for n, c in classes.items()}
+    short = {n.replace("lr", ""): c for n, c in classes.items()}
     classes |= short
     options = dict(options)
     if name == "cosine":
