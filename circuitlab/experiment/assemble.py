@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from circuitlab.errors import CircuitError, DataError
 from circuitlab.graph.build import build
 from circuitlab.graph.circuit import Circuit
 from circuitlab.learn.base import Task
+from circuitlab.record.run_file import RunWriter
 from circuitlab.solve.choose import SolveSettings
 from circuitlab.spec.experiment import ExperimentSpec
 from circuitlab.spec.settings import ControllerSpec, LossSpec
@@ -115,13 +115,8 @@ def pathway(spec: ExperimentSpec, system: CircuitSystem) -> Pathway:
         return DynamicInversion(feedback(control.feedback, system, spec.seed, options))
     if control.file is not None:
         path = spec.folder / control.file
-        return LinearFeedback.given(system, read_arrays_any(path), str(path))
+        return LinearFeedback.given(system, read_arrays(path, samples=False), str(path))
     return LinearFeedback.random(system, spec.seed, control.scale)
-
-
-def read_arrays_any(path: Path) -> Mapping[str, np.ndarray]:
-    """Arrays of an npz file, of any shape."""
-    return read_arrays(path, samples=False)
 
 
 def controller(spec: ControllerSpec) -> OutputController:
@@ -173,6 +168,24 @@ def target_array(name: str, array: np.ndarray, size: int, loss: LossSpec, where:
 def tensor(array: np.ndarray, like: CompiledCircuit) -> Tensor:
     """An array in the circuit's precision and on its device."""
     return torch.as_tensor(np.ascontiguousarray(array), dtype=like.dtype, device=like.device)
+
+
+def begin_file(assembled: Assembled, path: str | Path, *, command: str, overwrite: bool) -> RunWriter:
+    """A new run file of an assembled circuit, with the specification and the kernels that were chosen.
+
+    Raises:
+        RunFileError: the path cannot be written, or holds something that must stay.
+    """
+    spec, used, graph = assembled.spec, assembled.compiled.kernels_used(), assembled.circuit
+    projections = {name: replace(p, kernel=used[name]) for name, p in graph.projections.items()}
+    return RunWriter.create(
+        path,
+        circuit=replace(graph, projections=projections),
+        circuit_yaml=yaml_text(spec.circuit.resolved()),
+        experiment_yaml=yaml_text(spec.resolved()),
+        attributes={"command": command, "seed": spec.seed, "device": spec.device},
+        overwrite=overwrite,
+    )
 
 
 def yaml_text(data: dict[str, Any]) -> str:

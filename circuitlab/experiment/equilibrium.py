@@ -11,7 +11,7 @@ import torch
 from circuitlab.data.arrays import read_arrays
 from circuitlab.errors import DataError
 from circuitlab.experiment.activity import VARIABLES, Activity
-from circuitlab.experiment.assemble import Assembled, assemble, target_array, tensor, yaml_text
+from circuitlab.experiment.assemble import Assembled, assemble, begin_file, target_array, tensor
 from circuitlab.learn.base import Batch
 from circuitlab.learn.rules import RULES
 from circuitlab.record.run_file import RunWriter
@@ -128,18 +128,7 @@ def find_equilibria(spec: ExperimentSpec, inputs: Path, targets: Path | None) ->
 
 def write(found: Found, path: Path, *, command: str, overwrite: bool) -> None:
     """Write the equilibria, the updates and everything they were computed from into a run file."""
-    spec, compiled = found.assembled.spec, found.assembled.compiled
-    writer = RunWriter.create(
-        path,
-        circuit=found.assembled.circuit,
-        circuit_yaml=yaml_text(spec.circuit.resolved()),
-        experiment_yaml=yaml_text(spec.resolved()),
-        attributes={"command": command, "seed": spec.seed, "device": spec.device},
-        overwrite=overwrite,
-    )
-    with writer:
-        for name, kernel in compiled.kernels_used().items():
-            writer.attributes(f"edges/{name}", kernel=kernel)
+    with begin_file(found.assembled, path, command=command, overwrite=overwrite) as writer:
         _samples(writer, found)
         _equilibrium(writer, found, "free", found.free)
         if found.controlled is not None:

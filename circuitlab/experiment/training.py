@@ -11,7 +11,7 @@ import numpy as np
 
 from circuitlab.data.datasets import Assignment, DataSet, assign, batches, load
 from circuitlab.errors import CircuitError, DataError, RunFileError
-from circuitlab.experiment.assemble import Assembled, assemble, target_array, tensor, yaml_text
+from circuitlab.experiment.assemble import Assembled, assemble, begin_file, target_array, tensor, yaml_text
 from circuitlab.experiment.recording import Recording
 from circuitlab.graph.streams import stream
 from circuitlab.learn.constrain import SingularValueBound
@@ -163,10 +163,9 @@ def train(
         RunFileError: the file cannot be written, or is of another experiment.
     """
     spec, trainer = prepared.assembled.spec, prepared.trainer
-    texts = {"circuit": yaml_text(spec.circuit.resolved()), "experiment": yaml_text(spec.resolved())}
     restored: dict[str, Any] = {}
     if resume and Path(path).exists():
-        restored = _checkpoint_of(path, texts)
+        restored = _checkpoint_of(path, spec)
         writer = RunWriter.resume(path)
     else:
         size = estimate_bytes(
@@ -176,17 +175,8 @@ def train(
             dtype=spec.dtype,
         )
         require_space(path, size)
-        writer = RunWriter.create(
-            path,
-            circuit=prepared.assembled.circuit,
-            circuit_yaml=texts["circuit"],
-            experiment_yaml=texts["experiment"],
-            attributes={"command": command, "seed": spec.seed, "device": spec.device},
-            overwrite=overwrite,
-        )
+        writer = begin_file(prepared.assembled, path, command=command, overwrite=overwrite)
     with writer:
-        for name, kernel in prepared.assembled.compiled.kernels_used().items():
-            writer.attributes(f"edges/{name}", kernel=kernel)
         writer.attributes("training", solver=spec.solve.method, data=prepared.dataset.name)
         if restored:
             trainer.restore(restored)
@@ -208,7 +198,8 @@ def train(
     return trainer
 
 
-def _checkpoint_of(path: str | Path, texts: dict[str, str]) -> dict[str, Any]:
+def _checkpoint_of(path: str | Path, spec: ExperimentSpec) -> dict[str, Any]:
+    texts = {"circuit": yaml_text(spec.circuit.resolved()), "experiment": yaml_text(spec.resolved())}
     with open_run(path) as run:
         for name, text in texts.items():
             if (run.circuit_yaml if name == "circuit" else run.experiment_yaml) != text:

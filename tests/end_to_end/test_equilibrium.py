@@ -144,3 +144,12 @@ def test_the_loss_follows_the_targets_unless_told(tmp_path: Path) -> None:
         check(out)
         with h5py.File(out) as file:
             assert file["equilibria/controlled/controller/readout"].attrs["loss"] == loss
+
+
+def test_the_free_equilibrium_gets_every_fallback(tmp_path: Path) -> None:
+    """Anderson acceleration alone, held to eight iterations here, leaves every free state over."""
+    circuit = ROOT / "topologies" / "recurrent.yaml"
+    path = solve(circuit, tmp_path, "--set", "solve.max_iterations=8")
+    with h5py.File(path) as file:
+        assert "levenberg" in file["equilibria/free"].attrs["solver"]
+        assert file["equilibria/free/converged"][:].all()
