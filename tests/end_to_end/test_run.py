@@ -126,7 +126,7 @@ def test_a_stopped_run_resumes_to_the_bit(experiment: Path) -> None:
     whole, part = run(experiment, "whole.h5"), experiment.parent / "part.h5"
     for _ in range(3):
         child = start(experiment, part)
-        wait_for(part, child)
+        wait_for(part.with_name("part.h5.lock"), child)  # held while it trains; before, there is nothing to stop
         time.sleep(random.uniform(0.0, 0.4))
         child.send_signal(signal.SIGINT)
         assert child.wait(60) in (0, 130, -signal.SIGINT)  # the last: it had finished and was leaving
@@ -186,7 +186,7 @@ def start(experiment: Path, path: Path) -> subprocess.Popen[bytes]:
 
 
 def wait_for(path: Path, child: subprocess.Popen[bytes]) -> None:
-    """Until the run file is there (it appears whole, with the first publication)."""
+    """Until a file is there: the run file (it appears whole, with the first publication), or its lock."""
     deadline = time.monotonic() + 120
     while not path.exists() and child.poll() is None:
         assert time.monotonic() < deadline
