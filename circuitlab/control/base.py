@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from circuitlab.control.output import OutputController
-from circuitlab.dynamics.equations import SMALLEST_SOMA, Equations
+from circuitlab.dynamics.equations import SMALLEST_SOMA, TINY, Equations
 from circuitlab.dynamics.loss import OutputLoss
 from circuitlab.dynamics.system import System
 
@@ -45,16 +45,27 @@ class Controlled:
         gradient = self.loss.gradient(phi[self.system.output], self.target)
         return -gradient - self.controller.alpha * u
 
-    def scales(self, phi: Tensor, psi: Tensor | None, u: Tensor, floor: float) -> Tensor:
-        """Norms that residuals of soma, control and controller are measured against, [block, sample]; `floor` keeps
-        a control much smaller than the potentials from being asked for more digits than rounding leaves it."""
+    def scales(self, phi: Tensor, psi: Tensor | None, u: Tensor) -> Tensor:
+        """Norms that residuals of soma, control and controller are measured against, [block, sample]; no control is
+        asked for more digits than rounding leaves in the error that it comes from."""
+        y, digits = phi[self.system.output], digits_kept(phi.dtype)
         soma = torch.linalg.vector_norm(phi, dim=0).clamp(min=SMALLEST_SOMA)
-        output = torch.linalg.vector_norm(phi[self.system.output], dim=0).clamp(min=SMALLEST_SOMA)
-        controller = (self.controller.alpha or 1.0) * torch.linalg.vector_norm(u, dim=0)
-        scales = [soma, torch.maximum(controller, floor * output)]
+        error = self.loss.rounding(y, self.target) / digits
+        strength = self.controller.alpha or 1.0
+        scales = [soma, torch.maximum(strength * torch.linalg.vector_norm(u, dim=0), error.clamp(min=TINY))]
         if psi is not None:
-            scales.insert(1, torch.maximum(torch.linalg.vector_norm(psi, dim=0), floor * soma))
+            scales.insert(1, torch.maximum(torch.linalg.vector_norm(psi, dim=0), self.smallest_control(y)))
         return torch.stack(scales)
+
+    def smallest_control(self, y: Tensor) -> Tensor:
+        """Norm below which a control is too small for its digits to mean anything beside the rounding of y, [sample]."""
+        noise = self.loss.controller_rounding(y, self.target, self.controller.alpha)
+        return (noise / digits_kept(y.dtype)).clamp(min=TINY)
+
+
+def digits_kept(dtype: torch.dtype) -> float:
+    """Relative accuracy, a fourth of the default tolerance, that rounding must leave to what a residual is judged by."""
+    return 2.5e-6 if dtype == torch.float32 else 2.5e-7
 
 
 class Pathway(ABC):

@@ -4,13 +4,13 @@
     tau dpsi/dt = -psi + sigma'(phi) (S psi) + D^T u                       [eq. 14, 140; in eq. 149 S phi is a misprint]
     tau_u du/dt = -dL/dy - alpha u
 
-The fixed-point step eliminates u by the loss's exact proximal step: the output potential is z + u, so
+A sweep eliminates u by the loss's exact proximal step: the output potential is z + u, so
 alpha u = -dL/dy(z + u) is solved for u, and the stiffness 1/alpha disappears.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -20,20 +20,29 @@ from torch import Tensor
 from circuitlab.compile.kernels import Kernel, compile_kernel
 from circuitlab.control.base import Controlled, Pathway
 from circuitlab.dynamics.circuit import CircuitPoint, CircuitSystem
-from circuitlab.dynamics.equations import Discrepancy, Energy, Equations, Fields, Step
-from circuitlab.dynamics.system import Point
+from circuitlab.dynamics.equations import SMALLEST_SOMA, TINY, Discrepancy, Energy, Equations, Fields
+from circuitlab.dynamics.sweep import Back, CircuitSweep, JacobiSweep, Route, Sweep
+from circuitlab.dynamics.system import Point, System
 from circuitlab.errors import CircuitError
 from circuitlab.graph.streams import stream
+
+
+ROUNDING_EVERY = 8
+"""Sweeps between two looks at how much of the control is rounding: few samples ever need to know."""
 
 
 class Feedback:
     """S of eq. 14, tied: the transpose of all rate-coded projections among controlled units."""
 
-    def control(self, point: Point, psi: Tensor) -> Tensor:
-        """sigma'(phi) (S psi), [unit, sample], for the next control."""
-        if isinstance(point, CircuitPoint):
-            return point.gate(self.raw(point, psi))
-        return point.transported(psi)
+    def sweep(self, system: System, drive: Tensor) -> Sweep:
+        """Passes through the system on one batch with control travelling along S."""
+        if isinstance(system, CircuitSystem):
+            return CircuitSweep(system, drive, self.routes(system))
+        return JacobiSweep(system, drive)
+
+    def routes(self, system: CircuitSystem) -> dict[int, list[Back]]:
+        """The ways of the control, by the first row of the population they reach."""
+        return system.tied
 
     def imbalance(self, point: Point, psi: Tensor) -> Tensor:
         """sigma'(phi) (S psi) - psi, [unit, sample]."""
@@ -50,7 +59,28 @@ class Feedback:
         return {}
 
 
-class RandomFeedback(Feedback):
+class OwnFeedback(Feedback):
+    """S of connections that are not the transpose of the circuit's.
+
+    Args:
+        ways: how each adds what it carries, and the rows it reads and reaches.
+    """
+
+    def __init__(self, system: CircuitSystem, ways: Sequence[Route]) -> None:
+        self.ways = tuple(ways)
+        self.planned = system.plan_back(self.ways)
+
+    def routes(self, system: CircuitSystem) -> dict[int, list[Back]]:
+        return self.planned
+
+    def raw(self, point: CircuitPoint, psi: Tensor) -> Tensor:
+        out = torch.zeros_like(psi)
+        for way in self.ways:
+            way.add(psi[way.source], out[way.target])
+        return out
+
+
+class RandomFeedback(OwnFeedback):
     """S with the transposed synapses of the circuit's rate-coded projections and random weights of its own.
 
     Weights of the transpose of projection p are uniform in +-1/sqrt(its mean outdegree) times `scale`, drawn from p's
@@ -58,8 +88,8 @@ class RandomFeedback(Feedback):
     """
 
     def __init__(self, system: CircuitSystem, seed: int, scale: float = 1.0) -> None:
-        self.kernels: dict[str, tuple[Kernel, slice, slice]] = {}
-        compiled = system.compiled
+        self.kernels: dict[str, Kernel] = {}
+        compiled, ways = system.compiled, []
         for link in compiled.recurrent:
             name, edges = link.projection.name, link.projection.edges
             shared = edges.parameters
@@ -78,34 +108,25 @@ class RandomFeedback(Feedback):
             kernel = compile_kernel(
                 replace(link.projection, edges=edges, plastic=False), shape, compiled.dtype
             )
-            self.kernels[name] = (kernel.to(compiled.device), link.source, link.target)
-
-    def raw(self, point: CircuitPoint, psi: Tensor) -> Tensor:
-        out = torch.zeros_like(psi)
-        for kernel, source, target in self.kernels.values():
-            kernel.add_transposed(psi[target], out[source])
-        return out
+            self.kernels[name] = kernel.to(compiled.device)
+            ways.append(Route(self.kernels[name].add_transposed, link.target, link.source))
+        super().__init__(system, ways)
 
     def weights(self) -> dict[str, Tensor]:
-        return {name: kernel.edge_values for name, (kernel, _, _) in self.kernels.items()}
+        return {name: kernel.edge_values for name, kernel in self.kernels.items()}
 
 
-class ApicalFeedback(Feedback):
+class ApicalFeedback(OwnFeedback):
     """S made of the circuit's own burst-coded apical projections (supplement S6.4.1, multiplexed codes)."""
 
     def __init__(self, system: CircuitSystem) -> None:
-        self.links = system.compiled.burst
-        if not self.links:
+        links = system.compiled.burst
+        if not links:
             raise CircuitError(
                 "control.feedback: apical needs projections with `carries: burst` onto apical sites, and the circuit "
                 "has none; allowed: tied, random"
             )
-
-    def raw(self, point: CircuitPoint, psi: Tensor) -> Tensor:
-        out = torch.zeros_like(psi)
-        for link in self.links:
-            link.kernel.add_product(psi[link.source], out[link.target])
-        return out
+        super().__init__(system, [Route(k.kernel.add_product, k.source, k.target) for k in links])
 
 
 class DynamicInversion(Pathway):
@@ -139,6 +160,10 @@ class InversionEquations(Equations):
         n, k = batch.system.size, len(batch.target)
         self.blocks = {"soma": slice(0, n), "control": slice(n, 2 * n), "controller": slice(2 * n, 2 * n + k)}
         self.mixed = slice(0, 2 * n)
+        self.floors = batch.drive.new_full((2, batch.drive.shape[1]), SMALLEST_SOMA, dtype=torch.float64)
+        self.floors[1] = TINY
+        self.passes: Sweep | None = None
+        self.count = 0
         tau, tau_u = batch.system.tau, batch.controller.tau_ms
         self.time_constants = torch.cat([tau, tau, torch.full_like(tau[:1], tau_u).expand(k, 1)])
 
@@ -150,16 +175,24 @@ class InversionEquations(Equations):
         soma, control, controller = (state[rows] for rows in self.blocks.values())
         return soma, control, controller
 
-    def step(self, state: Tensor) -> Step:
-        phi, psi, u = self._parts(state)
-        batch, output = self.batch, self.batch.system.output
-        point = batch.system.linearise(phi, batch.drive)
-        back = self.feedback.control(point, psi)
-        arriving = point.prediction[output] + back[output]
-        u = batch.loss.controller(arriving, batch.target, batch.controller.alpha, u)
-        back[output] += u
-        wrong = torch.cat([point.prediction - phi + psi, back - psi, batch.output_imbalance(phi, u)])
-        return Step(torch.cat([phi, psi, u]), torch.cat([point.prediction + back, back, u]), wrong)
+    def sweep(self, state: Tensor, image: Tensor) -> None:
+        """phi = prediction + psi and psi = sigma'(phi) (S psi) + D^T u, each from the newest the pass has found."""
+        batch = self.batch
+        if self.passes is None:
+            self.passes = self.feedback.sweep(batch.system, batch.drive)
+        (phi, psi, u), (potential, control, following) = self._parts(state), self._parts(image)
+        output = batch.system.output
+        self.passes.forward(phi, psi)
+        self.passes.outputs(psi, control, potential)
+        y = potential[output]
+        following.copy_(u)
+        batch.loss.hold(y, batch.target, batch.controller.alpha, following)
+        control[output] += following
+        y += following
+        self.passes.backward(psi, control, potential)
+        self.count += 1
+        if self.count % ROUNDING_EVERY == 0:
+            self.floors[1] = batch.smallest_control(y)
 
     def imbalance(self, state: Tensor) -> Tensor:
         phi, psi, u = self._parts(state)
@@ -168,8 +201,8 @@ class InversionEquations(Equations):
         control[self.batch.system.output] += u
         return torch.cat([point.prediction - phi + psi, control, self.batch.output_imbalance(phi, u)])
 
-    def scales(self, state: Tensor, floor: float) -> Tensor:
-        return self.batch.scales(*self._parts(state), floor)
+    def scales(self, state: Tensor) -> Tensor:
+        return self.batch.scales(*self._parts(state))
 
     def select(self, columns: Tensor) -> InversionEquations:
         return InversionEquations(self.feedback, self.batch.select(columns))
@@ -208,7 +241,9 @@ class InversionEquations(Equations):
         on = self._on_kink(state)
         if on is None or not bool(on.any()):
             return state
-        return torch.where(on.any(0), self.step(state).next, state)
+        image = torch.empty_like(state)
+        self.sweep(state, image)
+        return torch.where(on.any(0), image, state)
 
 
 class AugmentedEnergy(Energy):

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from circuitlab.control.base import Controlled, Pathway
 from circuitlab.dynamics.circuit import CircuitSystem
-from circuitlab.dynamics.equations import Equations, Fields, Step
+from circuitlab.dynamics.equations import SMALLEST_SOMA, Equations, Fields
+from circuitlab.dynamics.sweep import Sweep
 from circuitlab.errors import CircuitError
 from circuitlab.graph.streams import stream
 
@@ -98,7 +99,9 @@ class LinearEquations(Equations):
         self.pathway, self.batch = pathway, batch
         n, k = batch.system.size, len(batch.target)
         self.blocks = {"soma": slice(0, n), "controller": slice(n, n + k)}
-        self.mixed = slice(0, n)
+        self.mixed = slice(0, n + k)  # a sweep's early rates depend on the controller of the sweep before
+        self.floors = batch.drive.new_full((2, batch.drive.shape[1]), SMALLEST_SOMA, dtype=torch.float64)
+        self.passes: Sweep | None = None
         tau = batch.system.tau
         self.time_constants = torch.cat([tau, torch.full_like(tau[:1], batch.controller.tau_ms).expand(k, 1)])
 
@@ -109,27 +112,32 @@ class LinearEquations(Equations):
         soma, controller = (state[rows] for rows in self.blocks.values())
         return soma, controller
 
-    def step(self, state: Tensor) -> Step:
-        phi, guess = self._parts(state)
+    def sweep(self, state: Tensor, image: Tensor) -> None:
+        """phi = prediction + Q u, with u from what reaches the outputs without it."""
         batch, q, output = self.batch, self.pathway.q, self.batch.system.output
-        prediction = batch.system.linearise(phi, batch.drive).prediction
+        if self.passes is None:
+            self.passes, self.control = batch.system.sweep(batch.drive), torch.empty_like(batch.drive)
+        (phi, guess), (potential, following) = self._parts(state), self._parts(image)
+        torch.mm(q, guess, out=self.control)
+        self.passes.forward(phi, self.control)
+        prediction = self.passes.prediction
         problem = (prediction[output], batch.target, batch.controller.alpha, guess)
         if self.pathway.identity:
-            u = batch.loss.controller(*problem)
+            following.copy_(guess)
+            batch.loss.hold(*problem[:3], following)
         else:
-            u = batch.loss.controller_through(*problem, mixing=q[output])
-        following = prediction + q @ u
-        wrong = torch.cat([following - phi, batch.output_imbalance(phi, u)])
-        return Step(torch.cat([phi, u]), torch.cat([following, u]), wrong)
+            following.copy_(batch.loss.controller_through(*problem, mixing=q[output]))
+        torch.addmm(prediction, q, following, out=potential)
+        self.floors[1] = batch.smallest_control(potential[output])
 
     def imbalance(self, state: Tensor) -> Tensor:
         phi, u = self._parts(state)
         prediction = self.batch.system.linearise(phi, self.batch.drive).prediction
         return torch.cat([prediction + self.pathway.q @ u - phi, self.batch.output_imbalance(phi, u)])
 
-    def scales(self, state: Tensor, floor: float) -> Tensor:
+    def scales(self, state: Tensor) -> Tensor:
         phi, u = self._parts(state)
-        return self.batch.scales(phi, None, u, floor)
+        return self.batch.scales(phi, None, u)
 
     def select(self, columns: Tensor) -> LinearEquations:
         return LinearEquations(self.pathway, self.batch.select(columns))

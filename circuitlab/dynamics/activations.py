@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 
 @dataclass(frozen=True)
@@ -20,16 +19,20 @@ class Activation:
 
     Args:
         rate: sigma(phi), written into `out`.
-        slope: sigma'(phi) from phi and the rate.
+        slope_into: sigma'(phi) from phi and the rate, written into `out`.
         bend: sigma''(phi) from phi and the rate.
         kink: slopes below and above a kink at zero, or None for a smooth function.
     """
 
     name: str
     rate: Callable[[Tensor, Tensor], Tensor]
-    slope: Callable[[Tensor, Tensor], Tensor]
+    slope_into: Callable[[Tensor, Tensor, Tensor], Tensor]
     bend: Callable[[Tensor, Tensor], Tensor]
     kink: tuple[float, float] | None = None
+
+    def slope(self, phi: Tensor, rate: Tensor) -> Tensor:
+        """sigma'(phi), the shape of phi."""
+        return self.slope_into(phi, rate, torch.empty_like(phi))
 
 
 LEAK = 0.01
@@ -46,44 +49,44 @@ ACTIVATIONS: dict[str, Activation] = {
         Activation(
             "tanh",
             rate=lambda phi, out: torch.tanh(phi, out=out),
-            slope=lambda phi, rate: 1 - rate * rate,
+            slope_into=lambda phi, rate, out: torch.mul(rate, rate, out=out).neg_().add_(1),
             bend=lambda phi, rate: -2 * rate * (1 - rate * rate),
         ),
         Activation(
             "sigmoid",
             rate=lambda phi, out: torch.sigmoid(phi, out=out),
-            slope=lambda phi, rate: rate * (1 - rate),
+            slope_into=lambda phi, rate, out: torch.sub(rate, torch.mul(rate, rate, out=out), out=out),
             bend=lambda phi, rate: rate * (1 - rate) * (1 - 2 * rate),
         ),
         Activation(
             "softplus",
-            rate=lambda phi, out: torch.logaddexp(phi, torch.zeros_like(phi), out=out),
-            slope=lambda phi, rate: torch.sigmoid(phi),
+            rate=lambda phi, out: torch.ops.aten.softplus.out(phi, 1, 50, out=out),  # beyond 50 it is the identity
+            slope_into=lambda phi, rate, out: torch.sigmoid(phi, out=out),
             bend=lambda phi, rate: torch.sigmoid(phi) * torch.sigmoid(-phi),
         ),
         Activation(
             "elu",
-            rate=lambda phi, out: out.copy_(F.elu(phi)),
-            slope=lambda phi, rate: torch.where(phi > 0, torch.ones_like(phi), rate + 1),
+            rate=lambda phi, out: torch.ops.aten.elu.out(phi, out=out),
+            slope_into=lambda phi, rate, out: torch.add(rate, 1, out=out).clamp_(max=1),
             bend=lambda phi, rate: torch.where(phi > 0, torch.zeros_like(phi), rate + 1),
         ),
         Activation(
             "linear",
             rate=lambda phi, out: out.copy_(phi),
-            slope=lambda phi, rate: torch.ones_like(phi),
+            slope_into=lambda phi, rate, out: out.fill_(1),
             bend=_flat,
         ),
         Activation(
             "relu",
             rate=lambda phi, out: torch.clamp(phi, min=0, out=out),
-            slope=lambda phi, rate: (phi > 0).to(phi.dtype),
+            slope_into=lambda phi, rate, out: torch.gt(phi, 0, out=out),
             bend=_flat,
             kink=(0.0, 1.0),
         ),
         Activation(
             "leaky_relu",
-            rate=lambda phi, out: torch.maximum(phi, LEAK * phi, out=out),
-            slope=lambda phi, rate: torch.where(phi > 0, torch.ones_like(phi), LEAK),
+            rate=lambda phi, out: torch.ops.aten.leaky_relu.out(phi, LEAK, out=out),
+            slope_into=lambda phi, rate, out: torch.gt(phi, 0, out=out).mul_(1 - LEAK).add_(LEAK),
             bend=_flat,
             kink=(LEAK, 1.0),
         ),

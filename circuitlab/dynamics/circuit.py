@@ -5,6 +5,7 @@ f(phi) = -phi + W sigma(phi) + U x + b  [eq. 11, 110], with the rate-coded input
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from circuitlab.compile.compiled import CompiledCircuit, Link
 from circuitlab.dynamics.activations import ACTIVATIONS, Activation, at_kink, kink_distance, kinked_control
+from circuitlab.dynamics.sweep import Back, CircuitSweep, Plan, Route, plan_back
 from circuitlab.dynamics.system import Point, System
 
 
@@ -37,7 +39,11 @@ class CircuitSystem(System):
             (rows, ACTIVATIONS[circuit.populations[name].activation]) for name, rows in compiled.units.items()
         ]
         self.kinked = [(rows, a) for rows, a in self.activations if a.kink and rows.start < self.output.start]
-        self.acyclic_depth = _depth(compiled.recurrent, list(compiled.units.values()))
+        self.order = _order(compiled)
+        self.plans = _plans(self)
+        self.swept = not any(plan.late for plan in self.plans)
+        self.tied = self.plan_back([Route(k.kernel.add_transposed, k.target, k.source) for k in compiled.recurrent])
+        self.swept_back = all(back.fresh for ways in self.tied.values() for back in ways)
 
     @property
     def tau(self) -> Tensor:
@@ -60,7 +66,21 @@ class CircuitSystem(System):
 
     def slopes(self, phi: Tensor, rate: Tensor) -> Tensor:
         """sigma'(phi), [unit, sample]."""
-        return torch.cat([activation.slope(phi[rows], rate[rows]) for rows, activation in self.activations])
+        out = torch.empty_like(phi)
+        for rows, activation in self.activations:
+            activation.slope_into(phi[rows], rate[rows], out[rows])
+        return out
+
+    def plan_back(self, routes: Sequence[Route]) -> dict[int, list[Back]]:
+        """How control travels in a sweep: the outputs' first, then against the order of the forward pass."""
+        order = sorted(reversed(self.order), key=lambda rows: rows.start < self.output.start)
+        return plan_back(order, routes)
+
+    def sweep(self, drive: Tensor) -> CircuitSweep:
+        return CircuitSweep(self, drive)
+
+    def transport(self, drive: Tensor) -> CircuitSweep:
+        return CircuitSweep(self, drive, self.tied, kinked=False, masked=False)
 
     @torch.no_grad()
     def linearise(self, phi: Tensor, drive: Tensor) -> CircuitPoint:
@@ -182,15 +202,26 @@ def add_products(links: list[Link], pre: Tensor, out: Tensor) -> None:
         link.kernel.add_product(pre[link.source], out[link.target])
 
 
-def _depth(links: list[Link], populations: list[slice]) -> int | None:
-    """Longest path of the graph of populations in links, or None where it has a cycle."""
-    depth = {rows.start: 0 for rows in populations}
-    for _ in range(len(populations) + 1):
-        changed = False
-        for link in links:
-            reached = depth[link.source.start] + 1
-            if reached > depth[link.target.start]:
-                depth[link.target.start], changed = reached, True
-        if not changed:
-            return max(depth.values())
-    return None
+def _order(compiled: CompiledCircuit) -> list[slice]:
+    """Populations in the order of a sweep: upstream groups first, as in the file within a group."""
+    return [compiled.units[name] for name in compiled.circuit.sweep_order() if name in compiled.units]
+
+
+def _plans(system: CircuitSystem) -> list[Plan]:
+    compiled = system.compiled
+    place = {rows.start: number for number, rows in enumerate(system.order)}
+    activations = {rows.start: activation for rows, activation in system.activations}
+    routes = [Route(k.kernel.add_product, k.source, k.target) for k in compiled.recurrent]
+    early = [place[r.source.start] < place[r.target.start] for r in routes]
+    return [
+        Plan(
+            rows,
+            activations[rows.start],
+            bool(compiled.controlled[rows.start] > 0),
+            tuple(r for r, soon in zip(routes, early, strict=True) if soon and r.target == rows),
+            tuple(r for r, soon in zip(routes, early, strict=True) if not soon and r.target == rows),
+            any(soon and r.source == rows for r, soon in zip(routes, early, strict=True)),
+            any(not soon and r.source == rows for r, soon in zip(routes, early, strict=True)),
+        )
+        for rows in system.order
+    ]

@@ -1,7 +1,7 @@
 """Systems of equations whose solution is an equilibrium: what a solver sees.
 
 A state is [row, sample], its rows grouped in named blocks (`soma`, `control`, `controller`). Each sample is a problem
-of its own. Solvers never look inside; they ask for a fixed-point step or the right-hand sides, and for the residual.
+of its own. Solvers never look inside; they ask for a sweep (the fixed-point map) or for the right-hand sides.
 """
 
 from __future__ import annotations
@@ -14,25 +14,13 @@ import torch
 from torch import Tensor
 
 from circuitlab.dynamics.circuit import CircuitSystem
+from circuitlab.dynamics.sweep import Sweep
 from circuitlab.dynamics.system import System
 
 SMALLEST_SOMA = 1e-3
 """Norm of the potentials below which a residual is judged absolutely (potentials are of order one)."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """One evaluation of the equations.
-
-    Args:
-        state: the state that was judged, its eliminated rows filled in, [row, sample].
-        next: the fixed-point map's image of it, [row, sample].
-        wrong: right-hand sides of the equations at `state`, zero at an equilibrium, [row, sample].
-    """
-
-    state: Tensor
-    next: Tensor
-    wrong: Tensor
+TINY = 1e-30
+"""Norm of a control below which it counts as none."""
 
 
 @dataclass(frozen=True)
@@ -49,14 +37,20 @@ class Equations(ABC):
 
     Attributes:
         blocks: rows of every variable.
-        mixed: rows that an accelerated iteration mixes (the rest are eliminated exactly in each step).
-        products: products with W (or its transpose) per sample in one evaluation.
+        mixed: rows that an accelerated iteration mixes (the rest are eliminated exactly in each sweep).
+        floors: smallest scale of each mixed block's residual, [block, sample], float64; a sweep brings it up to date.
+        products: products with W (or its transpose) per sample in one sweep, and as many to recompute the residuals.
+        extra: products per sample spent once, before the first sweep (a preconditioner's build).
+        direct: whether one sweep from anywhere is exact.
         time_constants: of every row, in ms, [row, 1]; zero where a row is algebraic.
     """
 
     blocks: dict[str, slice]
     mixed: slice
+    floors: Tensor
     products: int
+    extra: float = 0.0
+    direct: bool = False
     time_constants: Tensor
 
     @abstractmethod
@@ -64,15 +58,15 @@ class Equations(ABC):
         """The state to begin with, [row, sample]."""
 
     @abstractmethod
-    def step(self, state: Tensor) -> Step:
-        """The fixed-point map, and the residuals it yields on the way."""
+    def sweep(self, state: Tensor, image: Tensor) -> None:
+        """The fixed-point map: write the image of a state, both [row, sample]. Allocates nothing for a circuit."""
 
     @abstractmethod
     def imbalance(self, state: Tensor) -> Tensor:
         """Right-hand sides recomputed from the equations alone, [row, sample]: tau times the time derivative."""
 
     @abstractmethod
-    def scales(self, state: Tensor, floor: float) -> Tensor:
+    def scales(self, state: Tensor) -> Tensor:
         """What each block's residual is measured against, [block, sample]."""
 
     @abstractmethod
@@ -99,10 +93,10 @@ class Equations(ABC):
         """Number of neurons resting on a kink, [sample]."""
         return torch.zeros(state.shape[1], dtype=torch.long, device=state.device)
 
-    def relative(self, wrong: Tensor, state: Tensor, floor: float) -> Tensor:
+    def relative(self, wrong: Tensor, state: Tensor) -> Tensor:
         """Norm of each block's right-hand side relative to its scale, [block, sample]."""
         norms = torch.stack([torch.linalg.vector_norm(wrong[rows], dim=0) for rows in self.blocks.values()])
-        return norms / self.scales(state, floor)
+        return norms / self.scales(state)
 
 
 class Energy(ABC):
@@ -135,19 +129,25 @@ class FreeEquations(Equations):
         self.system, self.drive = system, drive
         self.blocks = {"soma": slice(0, system.size)}
         self.mixed = slice(0, system.size)
+        self.floors = drive.new_full((1, drive.shape[1]), SMALLEST_SOMA, dtype=torch.float64)
+        self.direct = system.swept
         self.time_constants = system.tau
+        self.passes: Sweep | None = None
 
     def start(self) -> Tensor:
-        return torch.zeros_like(self.drive)
+        """U x + b, the first step from silence."""
+        return self.drive.clone()
 
-    def step(self, state: Tensor) -> Step:
-        prediction = self.system.linearise(state, self.drive).prediction
-        return Step(state, prediction, prediction - state)
+    def sweep(self, state: Tensor, image: Tensor) -> None:
+        if self.passes is None:
+            self.passes = self.system.sweep(self.drive)
+        self.passes.forward(state, None)
+        image.copy_(self.passes.prediction)
 
     def imbalance(self, state: Tensor) -> Tensor:
         return self.system.linearise(state, self.drive).prediction - state
 
-    def scales(self, state: Tensor, floor: float) -> Tensor:
+    def scales(self, state: Tensor) -> Tensor:
         return torch.linalg.vector_norm(state, dim=0).clamp(min=SMALLEST_SOMA).unsqueeze(0)
 
     def select(self, columns: Tensor) -> FreeEquations:

@@ -12,14 +12,21 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from circuitlab.compile import loops
+
 NEWTON_STEPS = 60
 """More than the proximal step of the cross-entropy has been seen to need; it stops as soon as rounding allows."""
 
 
 class Loss(ABC):
-    """A loss of one output population."""
+    """A loss of one output population.
+
+    Attributes:
+        curvature: least eigenvalue of its Hessian anywhere.
+    """
 
     name: str
+    curvature: float = 0.0
 
     @abstractmethod
     def value(self, y: Tensor, target: Tensor) -> Tensor:
@@ -34,14 +41,25 @@ class Loss(ABC):
         """d2L/dy2, [sample, unit, unit]."""
 
     @abstractmethod
+    def hold(self, z: Tensor, target: Tensor, alpha: float, u: Tensor) -> None:
+        """Solve alpha u = -dL/dy(z + u) for u, [unit, sample], in place and from the guess that it holds."""
+
     def controller(self, z: Tensor, target: Tensor, alpha: float, guess: Tensor) -> Tensor:
         """u with alpha u = -dL/dy(z + u), [unit, sample]."""
+        u = guess.clone()
+        self.hold(z, target, alpha, u)
+        return u
+
+    @abstractmethod
+    def rounding(self, y: Tensor, target: Tensor) -> Tensor:
+        """Norm of the error that rounding leaves in the gradient, [sample]: no control is known better."""
 
 
 class SquaredError(Loss):
     """L = 1/2 |y - target|^2."""
 
     name = "squared_error"
+    curvature = 1.0
 
     def value(self, y: Tensor, target: Tensor) -> Tensor:
         return 0.5 * (y - target).square().sum(0)
@@ -52,8 +70,11 @@ class SquaredError(Loss):
     def hessian(self, y: Tensor) -> Tensor:
         return torch.eye(y.shape[0], dtype=y.dtype, device=y.device).expand(y.shape[1], -1, -1)
 
-    def controller(self, z: Tensor, target: Tensor, alpha: float, guess: Tensor) -> Tensor:
-        return (target - z) / (1 + alpha)
+    def hold(self, z: Tensor, target: Tensor, alpha: float, u: Tensor) -> None:
+        torch.sub(target, z, out=u).div_(1 + alpha)
+
+    def rounding(self, y: Tensor, target: Tensor) -> Tensor:
+        return torch.finfo(y.dtype).eps * torch.linalg.vector_norm(y.abs() + target.abs(), dim=0)
 
 
 class CrossEntropy(Loss):
@@ -75,16 +96,25 @@ class CrossEntropy(Loss):
         p = torch.softmax(y, 0).t()
         return torch.diag_embed(p) - p.unsqueeze(2) * p.unsqueeze(1)
 
-    def controller(self, z: Tensor, target: Tensor, alpha: float, guess: Tensor) -> Tensor:
+    def rounding(self, y: Tensor, target: Tensor) -> Tensor:
+        """Each of the gradient's two parts is known to a few units of its last place times the size of y."""
+        p = torch.softmax(y, 0)
+        parts = torch.linalg.vector_norm(p * (1 - target) + target * (1 - p), dim=0)
+        return torch.finfo(y.dtype).eps * (1 + y.abs().amax(0)) * parts
+
+    def hold(self, z: Tensor, target: Tensor, alpha: float, u: Tensor) -> None:
         """Newton's method with a bounded step, its linear system solved by Sherman and Morrison's formula. For
         alpha = 0 (integral control) y is log target up to a constant; the integrator keeps the sum of u at zero."""
         if alpha == 0:
             y = target.log()
-            return y - z + (z - y).mean(0)
-        u = guess - guess.mean(0)
-        enough = (
-            torch.finfo(z.dtype).eps ** 0.5
-        )  # convergence is quadratic: the step after this one is rounding
+            u.copy_(y - z + (z - y).mean(0))
+            return
+        if loops.usable(z) and z.is_contiguous() and target.is_contiguous() and u.is_contiguous():
+            at = [tensor.data_ptr() for tensor in (z, target)]
+            loops.call("cross_entropy", z, *z.shape, *at, alpha, u.data_ptr(), NEWTON_STEPS)
+            return
+        u -= u.mean(0)
+        enough = torch.finfo(z.dtype).eps ** 0.5  # convergence is quadratic: the step after this one is rounding
         for _ in range(NEWTON_STEPS):
             y = z + u
             p = torch.softmax(y, 0)
@@ -94,10 +124,9 @@ class CrossEntropy(Loss):
             share = p / diagonal
             step += share * ((p * step).sum(0) / (alpha * share).sum(0))
             largest = step.abs().amax(0)
-            u = u - step * (2 / largest.clamp(min=2))
+            u -= step * (2 / largest.clamp(min=2))
             if bool((largest <= enough * u.abs().amax(0) + enough**4).all()):
                 break
-        return u
 
 
 LOSSES: dict[str, Loss] = {loss.name: loss for loss in (SquaredError(), CrossEntropy())}
@@ -128,9 +157,25 @@ class OutputLoss:
             out[:, rows, rows] = loss.hessian(y[rows])
         return out
 
+    def hold(self, z: Tensor, target: Tensor, alpha: float, u: Tensor) -> None:
+        """Solve alpha u = -dL/dy(z + u) for u, [output unit, sample], in place and from the guess that it holds."""
+        for loss, rows in self.parts:
+            loss.hold(z[rows], target[rows], alpha, u[rows])
+
     def controller(self, z: Tensor, target: Tensor, alpha: float, guess: Tensor) -> Tensor:
         """u with alpha u = -dL/dy(z + u), [output unit, sample]."""
-        return torch.cat([loss.controller(z[r], target[r], alpha, guess[r]) for loss, r in self.parts])
+        u = guess.clone()
+        self.hold(z, target, alpha, u)
+        return u
+
+    def rounding(self, y: Tensor, target: Tensor) -> Tensor:
+        """Norm of the error that rounding leaves in dL/dy, [sample]."""
+        return torch.stack([loss.rounding(y[rows], target[rows]) for loss, rows in self.parts]).sum(0)
+
+    def controller_rounding(self, y: Tensor, target: Tensor, alpha: float) -> Tensor:
+        """Norm of the error that this leaves in the controller, [sample]."""
+        parts = [loss.rounding(y[r], target[r]) / (alpha + loss.curvature or 1.0) for loss, r in self.parts]
+        return torch.stack(parts).sum(0)
 
     def controller_through(
         self, z: Tensor, target: Tensor, alpha: float, guess: Tensor, mixing: Tensor

@@ -9,6 +9,8 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor
 
+from circuitlab.dynamics.sweep import JacobiSweep, Sweep
+
 
 class System(ABC):
     """Free dynamics tau dphi/dt = f(phi) = -phi + prediction(phi), and the output units y = D phi.
@@ -16,12 +18,13 @@ class System(ABC):
     Attributes:
         size: number of units.
         output: rows of the output units, the last ones of the state.
-        acyclic_depth: number of steps after which the prediction of an acyclic system is exact, or None.
+        swept, swept_back: whether one pass forward, or backward, is exact (in an acyclic circuit).
     """
 
     size: int
     output: slice
-    acyclic_depth: int | None
+    swept: bool
+    swept_back: bool
 
     @property
     @abstractmethod
@@ -40,6 +43,14 @@ class System(ABC):
     @abstractmethod
     def linearise(self, phi: Tensor, drive: Tensor) -> Point:
         """Evaluate the system at phi, [unit, sample]."""
+
+    def sweep(self, drive: Tensor) -> Sweep:
+        """Passes through the system on one batch without feedback among units, for its free state."""
+        return JacobiSweep(self, drive)
+
+    def transport(self, drive: Tensor) -> Sweep:
+        """Passes that carry a signal back through the transposed Jacobian, as backpropagation does."""
+        return JacobiSweep(self, drive, masked=False)
 
     @abstractmethod
     def update(self, phi: Tensor, psi: Tensor, x: Tensor, gated: bool = False) -> dict[str, Tensor]:

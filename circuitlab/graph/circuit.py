@@ -158,6 +158,14 @@ class Circuit:
         ]
         return sorted(groups, key=lambda group: rank[group[0]])
 
+    def sweep_order(self) -> tuple[str, ...]:
+        """Every population after those it receives rates from, except within a recurrent group: file order there."""
+        rank = {name: i for i, name in enumerate(self.populations)}
+        groups = nx.condensation(self._rate_graph)
+        members = {node: sorted(names, key=rank.__getitem__) for node, names in groups.nodes(data="members")}
+        order = nx.lexicographical_topological_sort(groups, key=lambda node: rank[members[node][0]])
+        return tuple(name for node in order for name in members[node])
+
     @property
     def is_acyclic(self) -> bool:
         """Whether rates flow forward only: no recurrent group."""

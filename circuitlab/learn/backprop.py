@@ -10,13 +10,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from circuitlab.dynamics.equations import Equations, Fields, Step
+from circuitlab.control.base import digits_kept
+from circuitlab.dynamics.equations import TINY, Equations, Fields
+from circuitlab.dynamics.sweep import Sweep
 from circuitlab.dynamics.system import Point, System
 from circuitlab.errors import CircuitError
 from circuitlab.learn.base import Batch, LearningRule, Outcome, Task, mean_update, usable
 from circuitlab.solve.choose import find
-
-TINY = 1e-30
 
 
 class AdjointEquations(Equations):
@@ -26,41 +26,49 @@ class AdjointEquations(Equations):
         system: the dynamics.
         phi, drive: the free equilibrium and what drives it, [unit, sample].
         error: -dL/dy, [output unit, sample].
+        rounding: norm of the error that rounding leaves in `error`, [sample].
     """
 
     products = 1
 
-    def __init__(self, system: System, phi: Tensor, drive: Tensor, error: Tensor) -> None:
-        self.system, self.phi, self.drive, self.error = system, phi, drive, error
-        self.point: Point = system.linearise(phi, drive)
+    def __init__(self, system: System, phi: Tensor, drive: Tensor, error: Tensor, rounding: Tensor) -> None:
+        self.system, self.phi, self.drive, self.error, self.rounding = system, phi, drive, error, rounding
         self.blocks = {"control": slice(0, system.size)}
         self.mixed = self.blocks["control"]
+        self.least = (rounding / digits_kept(phi.dtype)).clamp(min=TINY)
+        self.floors = self.least.double().unsqueeze(0)
+        self.direct = system.swept_back
         self.time_constants = system.tau
+        self.point: Point | None = None
+        self.passes: Sweep | None = None
 
     def start(self) -> Tensor:
         state = torch.zeros_like(self.phi)
         state[self.system.output] = self.error
         return state
 
-    def _image(self, state: Tensor) -> Tensor:
-        image = self.point.transported(state, controlled_only=False)
+    def sweep(self, state: Tensor, image: Tensor) -> None:
+        if self.passes is None:
+            self.passes = self.system.transport(self.drive)
+            self.passes.hold(self.phi)
+            self.moved = torch.empty_like(self.phi)
+        self.passes.outputs(state, image, self.moved)
         image[self.system.output] += self.error
-        return image
-
-    def step(self, state: Tensor) -> Step:
-        image = self._image(state)
-        return Step(state, image, image - state)
+        self.passes.backward(state, image, self.moved)
 
     def imbalance(self, state: Tensor) -> Tensor:
-        return self._image(state) - state
+        if self.point is None:
+            self.point = self.system.linearise(self.phi, self.drive)
+        image = self.point.transported(state, controlled_only=False)
+        image[self.system.output] += self.error
+        return image - state
 
-    def scales(self, state: Tensor, floor: float) -> Tensor:
-        return torch.linalg.vector_norm(state, dim=0).clamp(min=TINY).unsqueeze(0)
+    def scales(self, state: Tensor) -> Tensor:
+        return torch.maximum(torch.linalg.vector_norm(state, dim=0), self.least).unsqueeze(0)
 
     def select(self, columns: Tensor) -> AdjointEquations:
-        return AdjointEquations(
-            self.system, self.phi[:, columns], self.drive[:, columns], self.error[:, columns]
-        )
+        parts = (self.phi, self.drive, self.error)
+        return AdjointEquations(self.system, *(t[:, columns] for t in parts), self.rounding[columns])
 
     def fields(self, state: Tensor) -> Fields:
         return Fields(self.phi, state, self.error)
@@ -77,21 +85,20 @@ class RecurrentBackprop(LearningRule):
         free = task.free(drive)
         phi = free.fields.phi
         y = task.outputs(phi)
-        second = find(
-            AdjointEquations(task.system, phi, drive, -task.loss.gradient(y, batch.target)), task.settings
-        )
+        error, rounding = -task.loss.gradient(y, batch.target), task.loss.rounding(y, batch.target)
+        second = find(AdjointEquations(task.system, phi, drive, error, rounding), task.settings)
         used = usable(task, free.converged & second.converged)
         updates = mean_update(task, phi, second.fields.psi, batch.x, used)
         return Outcome(updates, task.loss.value(y, batch.target), free, second, used)
 
 
 class Backprop(RecurrentBackprop):
-    """Backpropagation: on an acyclic circuit both phases end exactly, after as many steps as the circuit is deep."""
+    """Backpropagation: on an acyclic circuit one sweep forward and one backward are exact."""
 
     name = "backprop"
 
     def outcome(self, task: Task, batch: Batch) -> Outcome:
-        if task.system.acyclic_depth is None:
+        if not task.system.swept:
             raise CircuitError(
                 "learn.rule: backprop needs an acyclic circuit, and this one is recurrent; allowed: recurrent_backprop"
             )

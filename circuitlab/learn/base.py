@@ -15,7 +15,7 @@ from circuitlab.dynamics.loss import OutputLoss
 from circuitlab.dynamics.system import System
 from circuitlab.errors import NotConvergedError
 from circuitlab.solve.base import Solution
-from circuitlab.solve.choose import SolveSettings, find
+from circuitlab.solve.choose import SolveSettings, approach, find
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,11 @@ class Task:
     start: str = "free"
     on_unconverged: str = "skip"
 
-    def free(self, drive: Tensor, fallback: bool = True) -> Solution:
-        """The free equilibrium for U x + b, [unit, sample]; without `fallback` by the first solver alone, which is
-        enough where the state only serves as a start."""
-        return find(FreeEquations(self.system, drive), self.settings, fallback=fallback)
+    def free(self, drive: Tensor, exact: bool = True) -> Solution:
+        """The free equilibrium for U x + b, [unit, sample]; where it is not asked for exactly, a state near it
+        (within `settings.free_tolerance`) to start the controlled equilibrium from."""
+        equations = FreeEquations(self.system, drive)
+        return find(equations, self.settings) if exact else approach(equations, self.settings)
 
     def controlled(self, drive: Tensor, target: Tensor, free: Solution) -> Solution:
         """The equilibrium under control, starting from the free one (or from zero, as `start` says)."""

@@ -23,7 +23,7 @@ class LeastControl(LearningRule):
 
     def outcome(self, task: Task, batch: Batch) -> Outcome:
         drive = task.system.drive(batch.x)
-        free = task.free(drive, fallback=task.settings.thorough)
+        free = task.free(drive, exact=task.settings.thorough)
         controlled = task.controlled(drive, batch.target, free)
         used = usable(task, controlled.converged)
         fields = controlled.fields

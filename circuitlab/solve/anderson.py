@@ -3,6 +3,7 @@
 For the last m differences dS of the states and dG of the fixed-point residuals g = G(s) - s, gamma minimises
 |g - dG gamma| (each block weighed by its own norm, so that a small control counts as much as large potentials), and
 next = s + damping g - (dS + damping dG) gamma. Rows that the equations eliminate are taken from the fixed-point map.
+With no memory this is the damped fixed-point iteration.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from circuitlab.dynamics.equations import Equations, Step
-from circuitlab.solve.base import Solver
+from circuitlab.compile import loops
+from circuitlab.dynamics.equations import Equations
+from circuitlab.solve.base import Iteration, Solver
 
 
 @dataclass(frozen=True)
@@ -30,91 +32,144 @@ class Anderson(Solver):
 
     name = "anderson"
 
-    def memory(self, equations: Equations, state: Tensor) -> History:
-        return History(self.depth, equations, state)
-
-    def advance(
-        self, equations: Equations, step: Step, trouble: Tensor, best: Tensor, memory: History
-    ) -> Tensor:
-        rows = equations.mixed
-        state, residual = step.state[rows], step.next[rows] - step.state[rows]
-        following = step.next.clone()
-        if bool(trouble.any()):
-            # a sample in trouble forgets its history; its next state is a plain step from the best one it had
-            memory.forget(trouble)
-            image = equations.step(best)
-            state = torch.where(trouble, best[rows], state)
-            residual = torch.where(trouble, image.next[rows] - best[rows], residual)
-            following = torch.where(trouble, image.next, following)
-        gamma = memory.remember(state, residual, trouble)
-        mixed = state + self.damping * residual
-        for column in range(memory.filled):
-            mixed -= gamma[column] * (memory.states[column] + self.damping * memory.residuals[column])
-        following[rows] = mixed
-        return following
+    def begin(self, equations: Equations, state: Tensor) -> Mixing:
+        return Mixing(equations, state, self.depth, self.damping)
 
 
-class History:
-    """The last differences of states and residuals, [depth, row, sample], and their Gram matrices per block."""
+class Mixing(Iteration):
+    """Anderson mixing at work. The buffers are made once; an iteration allocates nothing.
 
-    def __init__(self, depth: int, equations: Equations, state: Tensor) -> None:
+    Args:
+        depth: differences remembered, 0 for plain steps.
+        damping: share of the fixed-point residual in the mix.
+    """
+
+    def __init__(self, equations: Equations, state: Tensor, depth: int, damping: float) -> None:
         rows, samples = equations.mixed.stop, state.shape[1]
-        self.depth, self.filled, self.place = depth, 0, 0
-        self.blocks = [block for block in equations.blocks.values() if block.stop <= equations.mixed.stop]
-        self.states = state.new_zeros(depth, rows, samples)
-        self.residuals = state.new_zeros(depth, rows, samples)
-        self.gram = state.new_zeros(len(self.blocks), samples, depth, depth)
-        self.last: tuple[Tensor, Tensor] | None = None
+        self.edges = torch.tensor([0, *(b.stop for b in equations.blocks.values() if b.stop <= rows)])
+        super().__init__(equations, state, len(self.edges) - 1)
+        self.rows, self.depth, self.damping, self.filled, self.place = rows, depth, damping, 0, -1
+        self.image = torch.empty_like(state)
+        history = (depth, rows, samples)
+        self.states, self.residuals = state.new_zeros(history), state.new_zeros(history)
+        self.last_state, self.last_residual = (state.new_zeros((rows if depth else 0, samples)) for _ in range(2))
+        self.gram = self.norms.new_zeros((len(self.norms), depth, depth, samples))
+        self.right = self.norms.new_zeros((len(self.norms), depth, samples))
+        self.fresh = torch.zeros(samples, dtype=torch.bool, device=state.device)
         self.ridge = torch.finfo(state.dtype).eps * 10
+        self.tiny = torch.finfo(state.dtype).tiny ** 0.5
 
-    def select(self, columns: Tensor) -> None:
-        """Keep some of the samples."""
-        self.states, self.residuals = self.states[:, :, columns], self.residuals[:, :, columns]
-        self.gram = self.gram[:, columns]
-        if self.last is not None:
-            self.last = (self.last[0][:, columns], self.last[1][:, columns])
-
-    def forget(self, samples: Tensor) -> None:
-        """Drop the history of some samples, bool [sample]."""
-        self.states[:, :, samples] = 0
-        self.residuals[:, :, samples] = 0
-        self.gram[:, samples] = 0
-
-    def remember(self, state: Tensor, residual: Tensor, fresh: Tensor) -> Tensor:
-        """Take in one more state and its residual; the weights gamma of the differences, [depth, sample].
-
-        Args:
-            fresh: samples that have just restarted, whose last difference means nothing, bool [sample].
-        """
-        if self.last is not None:
-            place = self.place
-            keep = (~fresh).to(state.dtype)
-            torch.mul(state - self.last[0], keep, out=self.states[place])
-            torch.mul(residual - self.last[1], keep, out=self.residuals[place])
-            for block, gram in zip(self.blocks, self.gram, strict=True):
-                row = (self.residuals[:, block] * self.residuals[place, block]).sum(1).t()
-                gram[:, place, :] = row
-                gram[:, :, place] = row
+    def judge(self) -> None:
+        """Sweep, and take in the new state and residual."""
+        self.equations.sweep(self.state, self.image)
+        if self.place >= 0 and self.depth:
             self.filled = min(self.filled + 1, self.depth)
-            self.place = (place + 1) % self.depth
-        self.last = (state, residual)
-        if self.filled == 0:
-            return state.new_zeros(self.depth, state.shape[1])
-        return self._weights(state, residual)
+        if loops.usable(self.state) and self.depth <= loops.DEEPEST:
+            self._observe_compiled()
+        else:
+            self._observe()
 
-    def _weights(self, state: Tensor, residual: Tensor) -> Tensor:
-        matrix = torch.zeros_like(self.gram[0])
-        right = matrix.new_zeros(matrix.shape[:2])
-        whole = 1e-8 * state.square().sum(0) + torch.finfo(state.dtype).tiny ** 0.5
-        for block, gram in zip(self.blocks, self.gram, strict=True):
-            weight = 1 / (state[block].square().sum(0) + whole)
-            matrix += weight[:, None, None] * gram
-            right += weight[:, None] * (self.residuals[:, block] * residual[block]).sum(1).t()
-        size = torch.diagonal(matrix, dim1=1, dim2=2).sqrt()
-        size = torch.where(size > 0, size, torch.ones_like(size))
-        matrix = matrix / (size.unsqueeze(2) * size.unsqueeze(1))
-        matrix += self.ridge * torch.eye(self.depth, dtype=state.dtype, device=state.device)
+    def advance(self, better: Tensor, trouble: Tensor) -> None:
+        if loops.usable(self.state) and self.depth <= loops.DEEPEST:
+            self._mix_compiled(better, trouble)
+        else:
+            self._mix(better, trouble)
+        rest = slice(self.rows, None)
+        if self.rows < len(self.state):
+            torch.where(better, self.image[rest], self.best[rest], out=self.best[rest])
+            torch.where(trouble, self.best[rest], self.image[rest], out=self.state[rest])
+        self.fresh.copy_(trouble)
+        if self.depth:
+            self.place = (self.place + 1) % self.depth
+
+    def keep(self, better: Tensor) -> None:
+        torch.where(better, self.image, self.best, out=self.best)
+
+    def select(self, keep: Tensor) -> None:
+        super().select(keep)
+        self.image = torch.empty_like(self.state)
+        self.states, self.residuals = self.states[:, :, keep], self.residuals[:, :, keep]
+        self.last_state, self.last_residual = self.last_state[:, keep], self.last_residual[:, keep]
+        self.gram, self.right = self.gram[..., keep], self.right[..., keep]
+        self.fresh = self.fresh[keep]
+
+    def _observe_compiled(self) -> None:
+        parts = (self.state, self.image, self.last_state, self.last_residual, self.states, self.residuals)
+        loops.call(
+            "observe",
+            self.state,
+            self.state.shape[1],
+            len(self.norms),
+            self.edges.data_ptr(),
+            *(tensor.data_ptr() for tensor in parts),
+            self.depth,
+            self.filled,
+            self.place,
+            *(tensor.data_ptr() for tensor in (self.fresh, self.norms, self.gram, self.right)),
+        )
+
+    def _mix_compiled(self, better: Tensor, trouble: Tensor) -> None:
+        last = self.last_residual if self.depth else self.image
+        parts = (self.state, self.image, self.best, self.states, self.residuals, last)
+        small = (self.gram, self.right, self.norms, better, trouble)
+        loops.call(
+            "mix",
+            self.state,
+            self.rows,
+            len(self.norms),
+            self.state.shape[1],
+            *(tensor.data_ptr() for tensor in parts),
+            self.depth,
+            self.filled,
+            *(tensor.data_ptr() for tensor in small),
+            self.damping,
+            self.ridge,
+            self.tiny,
+        )
+
+    def _observe(self) -> None:
+        state, image = self.state[: self.rows], self.image[: self.rows]
+        residual = image - state
+        blocks = [slice(int(a), int(b)) for a, b in zip(self.edges[:-1], self.edges[1:], strict=True)]
+        for number, rows in enumerate(blocks):
+            self.norms[number, 0] = residual[rows].square().sum(0)
+            self.norms[number, 1] = image[rows].square().sum(0)
+        if not self.depth:
+            return
+        if self.place >= 0:
+            place, gone = self.place, torch.zeros((), dtype=state.dtype, device=state.device)
+            torch.where(self.fresh, gone, state - self.last_state, out=self.states[place])
+            torch.where(self.fresh, gone, residual - self.last_residual, out=self.residuals[place])
+            for number, rows in enumerate(blocks):
+                dots = (self.residuals[:, rows] * self.residuals[place, rows]).sum(1)
+                self.gram[number, place], self.gram[number, :, place] = dots.double(), dots.double()
+                self.right[number] = (self.residuals[:, rows] * residual[rows]).sum(1)
+        self.last_state.copy_(state)
+        self.last_residual.copy_(residual)
+
+    def _mix(self, better: Tensor, trouble: Tensor) -> None:
+        state, image, best = self.state[: self.rows], self.image[: self.rows], self.best[: self.rows]
+        torch.where(better, image, best, out=best)
+        mixed = image.clone() if self.damping == 1 else state + self.damping * (image - state)
+        if self.filled:
+            gamma = self._weights().to(state.dtype)
+            for column in range(self.filled):
+                mixed -= gamma[column] * (self.states[column] + self.damping * self.residuals[column])
+        torch.where(trouble, best, mixed, out=state)
+        for tensor in (self.states, self.residuals, self.gram) if self.depth else ():
+            tensor.masked_fill_(trouble, 0)
+
+    def _weights(self) -> Tensor:
+        """gamma of the differences, [depth, sample]."""
+        size = self.norms[:, 1]
+        weight = 1 / (size + 1e-8 * size.sum(0) + self.tiny)
+        matrix = (weight[:, None, None] * self.gram).sum(0).permute(2, 0, 1)
+        right = (weight[:, None] * self.right).sum(0).t()
+        length = torch.diagonal(matrix, dim1=1, dim2=2).sqrt()
+        length = torch.where(length > 0, length, torch.ones_like(length))
+        matrix = matrix / (length.unsqueeze(2) * length.unsqueeze(1))
         empty = torch.diagonal(matrix, dim1=1, dim2=2) < 0.5
-        matrix += torch.diag_embed(empty.to(state.dtype))
-        gamma = torch.linalg.solve_ex(matrix, (right / size).unsqueeze(2))[0].squeeze(2) / size
-        return torch.where(torch.isfinite(gamma), gamma, torch.zeros_like(gamma)).t()
+        matrix = matrix + torch.diag_embed(self.ridge + empty.to(matrix.dtype))
+        gamma = torch.linalg.solve_ex(matrix, (right / length).unsqueeze(2))[0].squeeze(2) / length
+        finite = torch.isfinite(gamma).all(1, keepdim=True)
+        return torch.where(finite, gamma, torch.zeros_like(gamma)).t()

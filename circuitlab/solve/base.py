@@ -1,24 +1,28 @@
 """One driver for all solvers: stopping, statistics and acceptance are per sample, on residuals of the equations.
 
-A solver only says how to evaluate the equations and where to go next. The driver alone owns the step limit, non-finite
-values, the set of samples still moving, and the final verdict, which is taken on residuals recomputed from scratch.
+A solver only says how a state is judged and where to go next. The driver alone owns the step limit, non-finite values,
+the set of samples still moving, and the final verdict, which is taken on residuals recomputed from scratch.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from circuitlab.dynamics.equations import Equations, Fields, Step
+from circuitlab.compile import loops
+from circuitlab.dynamics.equations import Equations, Fields
 
 COMPRESS_AT = 0.75
 """The samples still moving are gathered when they are at most this share of those being carried along."""
-STRICTER = (0.5, 0.1, 0.02)
+STRICTER = (1.0, 0.2, 0.02)
 """Shares of the tolerance that an iteration aims at in turn, should the recomputed residuals ask for more."""
+TROUBLE = 10.0
+"""A residual this many times above the sample's best restarts the sample from its best state."""
+GPU_CHECKS = 4
+"""Iterations between two looks at the residuals on a device where a look waits for all that was asked for before."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +33,11 @@ class Solution:
         fields: phi, psi, u; for a sample that did not converge, the best state seen.
         converged: whether every recomputed residual is within the tolerance, bool [sample].
         residual: largest block-wise relative residual, recomputed from the equations, [sample].
-        iterations: evaluations used by each sample, [sample].
-        products: products with W or its transpose used by each sample, verification included, [sample].
+        iterations: sweeps used by each sample, [sample].
+        products: products with W or its transpose used by each sample, verification and builds included, [sample].
         kinks: neurons that rest exactly on the kink of their activation function, [sample].
         method: solvers used.
+        rate: factor by which the first steps shrank the residual, median over samples; 1 where there were too few.
     """
 
     fields: Fields
@@ -43,6 +48,46 @@ class Solution:
     products: Tensor
     kinks: Tensor
     method: str
+    rate: float = 1.0
+
+
+class Iteration(ABC):
+    """A solver at work on one batch.
+
+    Attributes:
+        equations: of the samples still carried along.
+        state: where it is, [row, sample].
+        best: what it would give for each sample if it had to stop, [row, sample].
+        norms: squared norms of each judged block's residual and variable, [block, 2, sample], float64.
+    """
+
+    def __init__(self, equations: Equations, state: Tensor, blocks: int) -> None:
+        self.equations, self.state = equations, state
+        self.best = state.clone()
+        self.norms = state.new_zeros((blocks, 2, state.shape[1]), dtype=torch.float64)
+
+    @property
+    def floors(self) -> Tensor:
+        """Smallest scale of each judged block, [block, sample], float64."""
+        return self.equations.floors
+
+    @abstractmethod
+    def judge(self) -> None:
+        """Evaluate the equations and write `norms`."""
+
+    @abstractmethod
+    def advance(self, better: Tensor, trouble: Tensor) -> None:
+        """Keep what is better, and take the next step; samples in trouble restart from their best. Bool [sample]."""
+
+    @abstractmethod
+    def keep(self, better: Tensor) -> None:
+        """Take what is better into `best`, bool [sample]."""
+
+    def select(self, keep: Tensor) -> None:
+        """Go on with some of the samples."""
+        self.equations = self.equations.select(keep)
+        self.state, self.best = self.state[:, keep], self.best[:, keep]
+        self.norms = self.norms[:, :, keep]
 
 
 @dataclass(frozen=True)
@@ -51,7 +96,7 @@ class Solver(ABC):
 
     Args:
         tolerance: largest relative residual of any block.
-        max_iterations: evaluations after which a sample counts as unconverged.
+        max_iterations: sweeps after which a sample counts as unconverged.
     """
 
     tolerance: float
@@ -59,34 +104,9 @@ class Solver(ABC):
 
     name = "solver"
 
-    def memory(self, equations: Equations, state: Tensor) -> Any:
-        """What the iteration remembers between steps; its `select(columns)` keeps some samples."""
-        return Forgetful()
-
-    def evaluate(self, equations: Equations, state: Tensor) -> Step:
-        """Judge a state."""
-        return equations.step(state)
-
     @abstractmethod
-    def advance(self, equations: Equations, step: Step, trouble: Tensor, best: Tensor, memory: Any) -> Tensor:
-        """The next state, [row, sample].
-
-        Args:
-            step: the evaluation at the present state.
-            trouble: samples whose residual is not finite or far above their best, bool [sample]; they restart.
-            best: best state of every sample so far, [row, sample].
-        """
-
-
-class Forgetful:
-    """The memory of an iteration that has none."""
-
-    def select(self, columns: Tensor) -> None:
-        """Nothing to keep."""
-
-
-TROUBLE = 10.0
-"""A residual this many times above the sample's best restarts the sample from its best state."""
+    def begin(self, equations: Equations, state: Tensor) -> Iteration:
+        """Start from a state, [row, sample], which becomes the iteration's own."""
 
 
 def default_tolerance(dtype: torch.dtype) -> float:
@@ -94,40 +114,35 @@ def default_tolerance(dtype: torch.dtype) -> float:
     return 1e-5 if dtype == torch.float32 else 1e-6
 
 
-def rounding_floor(dtype: torch.dtype, tolerance: float) -> float:
-    """Share of the potentials' norm below which a control cannot be asked for `tolerance` relative digits."""
-    return 2 * torch.finfo(dtype).eps / tolerance
-
-
 @torch.no_grad()
-def solve(equations: Equations, solver: Solver, start: Tensor | None = None) -> Solution:
+def solve(equations: Equations, solver: Solver, start: Tensor | None = None, verify: bool = True) -> Solution:
     """Solve every sample of a batch; never raises for samples that do not converge.
 
     Args:
         equations: of the batch.
         solver: how to iterate.
         start: state to begin with, [row, sample]; the equations' own start where None.
+        verify: recompute the residuals from the equations at the end. Without it the iteration's own residuals stand,
+            and products are saved: enough for a state that only serves as a start.
     """
     state = equations.start() if start is None else start
-    floor = rounding_floor(state.dtype, solver.tolerance)
-    rounds = [_iterate(equations, solver, state, floor, STRICTER[0])]
-    for strictness in STRICTER[1:]:
-        last = rounds[-1]
-        again = torch.nonzero(~last.converged & last.reached).squeeze(1)
+    found = _iterate(equations, solver, state, STRICTER[0], verify)
+    for strictness in STRICTER[1:] if verify and not equations.direct else ():
+        again = torch.nonzero(~found.converged & found.reached).squeeze(1)
         if not len(again):
             break
-        more = _iterate(equations.select(again), solver, last.state[:, again], floor, strictness)
-        rounds.append(last.merged(more, again))
-    found = rounds[-1]
+        more = _iterate(equations.select(again), solver, found.state[:, again], strictness, verify)
+        found = found.merged(more, again)
     return Solution(
         equations.fields(found.state),
         found.state,
         found.converged,
         found.residual,
         found.iterations,
-        found.products,
+        found.products + equations.extra,
         equations.kinks(found.state),
         solver.name,
+        found.rate,
     )
 
 
@@ -139,6 +154,7 @@ class _Found:
     residual: Tensor
     iterations: Tensor
     products: Tensor
+    rate: float
 
     def merged(self, other: _Found, columns: Tensor) -> _Found:
         """This result with some samples replaced; iterations and products add up."""
@@ -158,48 +174,118 @@ class _Found:
         )
 
 
-def _iterate(equations: Equations, solver: Solver, state: Tensor, floor: float, strictness: float) -> _Found:
-    samples, device = state.shape[1], state.device
-    result = state.clone()
+def _iterate(equations: Equations, solver: Solver, state: Tensor, strictness: float, verify: bool) -> _Found:
+    samples, device, double = state.shape[1], state.device, torch.float64
+    limit = solver.max_iterations
+    iterations = torch.full((samples,), limit, dtype=torch.long, device=device)
     reached = torch.zeros(samples, dtype=torch.bool, device=device)
-    iterations = torch.full((samples,), solver.max_iterations, dtype=torch.long, device=device)
-    columns = torch.arange(samples, device=device)
-    moving, here = equations, state
-    best = state.clone()
-    least = torch.full((samples,), torch.inf, dtype=state.dtype, device=device)
-    memory = solver.memory(moving, here)
-    target = solver.tolerance * strictness
-    for count in range(1, solver.max_iterations + 1):
-        step = solver.evaluate(moving, here)
-        residual = moving.relative(step.wrong, step.state, floor).amax(0)
-        residual = torch.where(torch.isfinite(residual), residual, torch.inf)
-        better = residual < least
-        best = torch.where(better, step.state, best)
-        least = torch.where(better, residual, least)
-        open_ = ~reached[columns]
-        done = (residual <= target) & open_
-        open_ &= ~done
-        if bool(done.any()):
-            stops = columns[done]
-            result[:, stops] = step.state[:, done]
-            reached[stops] = True
-            iterations[stops] = count
-        left = int(open_.sum())
-        if left == 0:
-            break
-        trouble = torch.isinf(residual) | (residual > TROUBLE * least)
-        if left <= COMPRESS_AT * len(columns):
-            keep = torch.nonzero(open_).squeeze(1)
-            columns, best, least = columns[keep], best[:, keep], least[keep]
-            moving, trouble = moving.select(keep), trouble[keep]
-            step = Step(step.state[:, keep], step.next[:, keep], step.wrong[:, keep])
-            memory.select(keep)
-        if count < solver.max_iterations:
-            here = solver.advance(moving, step, trouble, best, memory)
-    left_over = ~reached[columns]
-    result[:, columns[left_over]] = best[:, left_over]
+    least = torch.full((samples,), torch.inf, dtype=double, device=device)
+    result, rate = state.clone(), 1.0
+    if equations.direct:
+        equations.sweep(state, result)
+        iterations.fill_(1)
+        reached.fill_(True)
+        least.zero_()
+    else:
+        rate = _run(solver.begin(equations, state.clone()), solver, strictness, result, iterations, reached, least)
     settled = equations.settle(result)
-    residual = equations.relative(equations.imbalance(settled), settled, floor).amax(0)
-    residual = torch.where(torch.isfinite(residual), residual, torch.inf)
-    products = (iterations + 1) * equations.products
-    return _Found(settled, reached, residual <= solver.tolerance, residual, iterations, products)
+    residual = least.to(state.dtype)
+    products = iterations.to(double) * equations.products
+    if verify:
+        residual = equations.relative(equations.imbalance(settled), settled).amax(0)
+        residual = torch.where(torch.isfinite(residual), residual, torch.inf)
+        products += equations.products
+    return _Found(settled, reached, residual <= solver.tolerance, residual, iterations, products, rate)
+
+
+def _run(
+    run: Iteration,
+    solver: Solver,
+    strictness: float,
+    result: Tensor,
+    iterations: Tensor,
+    reached: Tensor,
+    least: Tensor,
+) -> float:
+    """Iterate until every sample is done or the limit is reached; writes the last four, and returns the rate of the
+    first steps."""
+    samples, device = len(reached), reached.device
+    columns, target, rate = torch.arange(samples, device=device), solver.tolerance * strictness, 1.0
+    counts, smallest = iterations.clone(), least.clone()
+    flags = torch.zeros(3, samples, dtype=torch.bool, device=device)
+    flags[0] = True
+    pause = 1 if device.type == "cpu" else GPU_CHECKS
+    first: Tensor | None = None
+    for count in range(1, solver.max_iterations + 1):
+        run.judge()
+        left = judge(run.norms, run.floors, target, count, smallest, flags, counts, count % pause == 0)
+        if count <= 2:
+            size = run.norms[0, 0].sqrt()
+            if first is not None and left:
+                rate = float((size / first).nanmedian())
+            first = size
+        if left == 0 or count == solver.max_iterations:
+            run.keep(flags[1])
+            break
+        run.advance(flags[1], flags[2])
+        if left <= COMPRESS_AT * len(columns):
+            keep = torch.nonzero(flags[0]).squeeze(1)
+            gone = torch.nonzero(~flags[0]).squeeze(1)
+            _store(run.best, counts, smallest, ~flags[0], columns, gone, result, iterations, least, reached)
+            run.select(keep)
+            columns, counts, smallest, flags = columns[keep], counts[keep], smallest[keep], flags[:, keep]
+            first = first[keep] if first is not None else None
+    everything = torch.arange(len(columns), device=device)
+    _store(run.best, counts, smallest, ~flags[0], columns, everything, result, iterations, least, reached)
+    return rate
+
+
+def _store(
+    best: Tensor,
+    counts: Tensor,
+    smallest: Tensor,
+    done: Tensor,
+    columns: Tensor,
+    which: Tensor,
+    result: Tensor,
+    iterations: Tensor,
+    least: Tensor,
+    reached: Tensor,
+) -> None:
+    to = columns[which]
+    result[:, to], iterations[to] = best[:, which], counts[which]
+    least[to], reached[to] = smallest[which], done[which]
+
+
+def judge(
+    norms: Tensor,
+    floors: Tensor,
+    target: float,
+    count: int,
+    least: Tensor,
+    flags: Tensor,
+    counts: Tensor,
+    look: bool,
+) -> int:
+    """Compare residuals with the target: brings the smallest residual `least`, the iteration `counts` of samples that
+    are done, and `flags` (open, better than ever, in trouble) up to date.
+
+    Args:
+        norms: squared norms of residual and variable, [block, 2, sample]. floors: smallest scales, [block, sample].
+        look: whether to count the samples left; else all are said to be left, and nothing waits for the device.
+
+    Returns:
+        Samples still open.
+    """
+    if loops.usable(norms):
+        return loops.judge(norms, floors, target, TROUBLE, count, least, flags, counts)
+    worst = (norms[:, 0].sqrt() / torch.maximum(norms[:, 1].sqrt(), floors)).amax(0)
+    worst = torch.where(torch.isfinite(worst), worst, torch.inf)
+    opened, better, trouble = flags
+    torch.logical_and(opened, worst < least, out=better)
+    torch.where(better, worst, least, out=least)
+    torch.logical_and(opened, torch.isinf(worst) | (worst > TROUBLE * least), out=trouble)
+    done = opened & (worst <= target)
+    counts.masked_fill_(done, count)
+    opened.logical_and_(~done)
+    return int(opened.sum()) if look else len(least)

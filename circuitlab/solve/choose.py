@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from circuitlab.dynamics.equations import Equations, FreeEquations
+from circuitlab.dynamics.equations import Equations
 from circuitlab.solve.anderson import Anderson
 from circuitlab.solve.base import Solution, Solver, default_tolerance, solve
 from circuitlab.solve.euler import Euler
@@ -32,6 +32,7 @@ class SolveSettings:
         depth: differences that Anderson acceleration remembers.
         damping: share of a full step.
         dt_ms, max_time_ms: step and longest duration of the real-time dynamics, in ms.
+        free_tolerance: largest relative residual of a free state that only serves as a start.
         thorough: whether `auto` spares no effort on samples that are hard to settle; training does not wait for
             more than a few of them in a batch.
     """
@@ -43,6 +44,7 @@ class SolveSettings:
     damping: float = 1.0
     dt_ms: float = 1.0
     max_time_ms: float = 20_000.0
+    free_tolerance: float = 0.1
     thorough: bool = False
 
     def at(self, dtype: torch.dtype) -> float:
@@ -53,7 +55,7 @@ class SolveSettings:
 def attempts(equations: Equations, settings: SolveSettings, dtype: torch.dtype) -> list[Solver]:
     """Solvers in the order they are tried, each on the samples that the ones before left unconverged.
 
-    `auto` takes plain fixed-point steps where they are exact (the free state of an acyclic circuit), else Anderson
+    `auto` takes one sweep where that is exact (the free state of an acyclic circuit), else Anderson
     acceleration; then Levenberg's descent where the circuit is small enough for it; then a damped, deeper Anderson.
     """
     tolerance, most = settings.at(dtype), settings.max_iterations
@@ -70,27 +72,32 @@ def attempts(equations: Equations, settings: SolveSettings, dtype: torch.dtype) 
     longest = most if settings.thorough else min(most, PATIENCE)
     careful = Anderson(tolerance, longest, 2 * settings.depth, 0.5 * settings.damping)
     chain: list[Solver] = [anderson, careful]
-    if isinstance(equations, FreeEquations) and equations.system.acyclic_depth is not None:
-        chain = [FixedPoint(tolerance, max(most, equations.system.acyclic_depth + 2))]
+    if equations.direct:
+        chain = [FixedPoint(tolerance, most)]
     elif fits(equations):
         chain = [replace(anderson, max_iterations=min(most, PATIENCE)), levenberg, careful]
     return chain
 
 
 @torch.no_grad()
-def find(
-    equations: Equations, settings: SolveSettings, start: Tensor | None = None, fallback: bool = True
-) -> Solution:
+def approach(equations: Equations, settings: SolveSettings) -> Solution:
+    """States near the equilibria of a batch, by the first solver of `attempts` alone: good enough to start from."""
+    loose = replace(settings, tolerance=max(settings.free_tolerance, settings.at(torch.float64)))
+    solver = attempts(equations, loose, torch.float32)[0]
+    return solve(equations, solver, verify=False)
+
+
+@torch.no_grad()
+def find(equations: Equations, settings: SolveSettings, start: Tensor | None = None) -> Solution:
     """Equilibria of a batch by the solvers of `attempts`; samples that none brings to rest stay unconverged.
 
     Args:
         start: state to begin with, [row, sample]; the equations' own where None.
-        fallback: whether solvers after the first are tried on what it leaves over.
     """
     state = equations.start() if start is None else start
     first, *others = attempts(equations, settings, state.dtype)
     solution = solve(equations, first, state)
-    for solver in others if fallback else ():
+    for solver in others:
         left = torch.nonzero(~solution.converged).squeeze(1)
         if not len(left):
             break

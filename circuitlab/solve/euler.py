@@ -6,13 +6,38 @@ Every row moves with its own time constant; rows without one (a proportional con
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from circuitlab.dynamics.equations import Equations, Step
-from circuitlab.solve.base import Solver
+from circuitlab.dynamics.equations import Equations
+from circuitlab.solve.base import Iteration, Solver
+
+
+class Recomputed(Iteration):
+    """An iteration that judges its state by the right-hand sides of every block, recomputed from the equations."""
+
+    def __init__(self, equations: Equations, state: Tensor) -> None:
+        super().__init__(equations, state, len(equations.blocks))
+        self.wrong = torch.empty_like(state)
+        self.none = self.norms.new_zeros(self.norms.shape[0], state.shape[1])
+
+    @property
+    def floors(self) -> Tensor:
+        return self.none
+
+    def judge(self) -> None:
+        self.wrong = self.equations.imbalance(self.state)
+        for number, rows in enumerate(self.equations.blocks.values()):
+            self.norms[number, 0] = self.wrong[rows].double().square().sum(0)
+        self.norms[:, 1] = self.equations.scales(self.state).double().square()
+
+    def keep(self, better: Tensor) -> None:
+        torch.where(better, self.state, self.best, out=self.best)
+
+    def select(self, keep: Tensor) -> None:
+        super().select(keep)
+        self.none = self.none[:, keep]
 
 
 @dataclass(frozen=True)
@@ -27,14 +52,19 @@ class Euler(Solver):
 
     name = "euler"
 
-    def evaluate(self, equations: Equations, state: Tensor) -> Step:
-        state = equations.close_algebraic(state.clone())
-        wrong = equations.imbalance(state)
-        tau = equations.time_constants
-        rate = torch.where(
-            tau > 0, self.dt_ms / tau.clamp(min=torch.finfo(state.dtype).tiny), torch.zeros_like(tau)
-        )
-        return Step(state, state + rate * wrong, wrong)
+    def begin(self, equations: Equations, state: Tensor) -> Simulation:
+        return Simulation(equations, state, self.dt_ms)
 
-    def advance(self, equations: Equations, step: Step, trouble: Tensor, best: Tensor, memory: Any) -> Tensor:
-        return step.next
+
+class Simulation(Recomputed):
+    """Real time passing."""
+
+    def __init__(self, equations: Equations, state: Tensor, dt_ms: float) -> None:
+        super().__init__(equations, equations.close_algebraic(state))
+        tau = equations.time_constants
+        still = torch.zeros_like(tau)
+        self.rate = torch.where(tau > 0, dt_ms / tau.clamp(min=torch.finfo(state.dtype).tiny), still)
+
+    def advance(self, better: Tensor, trouble: Tensor) -> None:
+        self.keep(better)
+        self.state = self.equations.close_algebraic(self.state + self.rate * self.wrong)

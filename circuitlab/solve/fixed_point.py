@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-import torch
 from torch import Tensor
 
-from circuitlab.dynamics.equations import Equations, Step
+from circuitlab.dynamics.equations import Equations
+from circuitlab.solve.anderson import Mixing
 from circuitlab.solve.base import Solver
 
 
 @dataclass(frozen=True)
 class FixedPoint(Solver):
-    """next = state + damping (G(state) - state).
+    """next = state + damping (G(state) - state), with G one sweep through the populations.
 
     Args:
         damping: share of the full step, in (0, 1].
@@ -24,10 +23,5 @@ class FixedPoint(Solver):
 
     name = "fixed_point"
 
-    def advance(self, equations: Equations, step: Step, trouble: Tensor, best: Tensor, memory: Any) -> Tensor:
-        if self.damping == 1:
-            following = step.next
-        else:
-            following = torch.lerp(step.state, step.next, self.damping)
-        broken = ~torch.isfinite(following).all(0)
-        return torch.where(broken, best, following) if bool(broken.any()) else following
+    def begin(self, equations: Equations, state: Tensor) -> Mixing:
+        return Mixing(equations, state, 0, self.damping)

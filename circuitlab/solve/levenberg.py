@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from circuitlab.dynamics.equations import Energy, Equations, Step
+from circuitlab.dynamics.equations import Energy, Equations
 from circuitlab.errors import CircuitError
 from circuitlab.solve.base import Solver
+from circuitlab.solve.euler import Recomputed
 
 LARGEST = 1024
 """Units up to which a dense Hessian per sample is worth its price."""
@@ -31,38 +32,38 @@ class Levenberg(Solver):
 
     name = "levenberg"
 
-    def memory(self, equations: Equations, state: Tensor) -> Damping:
+    def begin(self, equations: Equations, state: Tensor) -> Descent:
         if not fits(equations):
             raise CircuitError(
                 "solve.method: levenberg descends an energy, which needs dynamic_inversion with tied feedback, "
                 f"alpha > 0, every unit controlled, and at most {LARGEST} units; allowed here: auto, anderson"
             )
-        return Damping(state)
-
-    def advance(
-        self, equations: Equations, step: Step, trouble: Tensor, best: Tensor, memory: Damping
-    ) -> Tensor:
-        soma = step.state[equations.blocks["soma"]].clone()
-        for sample in range(soma.shape[1]):
-            one = equations.select(torch.tensor([sample], device=soma.device)).energy()
-            assert one is not None
-            soma[:, sample : sample + 1], memory.mu[sample] = _descend(
-                one, soma[:, sample : sample + 1], float(memory.mu[sample])
-            )
-        energy = equations.energy()
-        assert energy is not None
-        return energy.state(soma)
+        return Descent(equations, state)
 
 
-class Damping:
-    """Levenberg's mu of every sample."""
+class Descent(Recomputed):
+    """The descent at work; every sample has its own damping mu."""
 
-    def __init__(self, state: Tensor) -> None:
+    def __init__(self, equations: Equations, state: Tensor) -> None:
+        super().__init__(equations, state)
         self.mu = torch.full((state.shape[1],), 1e-3, dtype=torch.float64)
 
-    def select(self, columns: Tensor) -> None:
-        """Keep some of the samples."""
-        self.mu = self.mu[columns.cpu()]
+    def advance(self, better: Tensor, trouble: Tensor) -> None:
+        self.keep(better)
+        soma = torch.where(trouble, self.best, self.state)[self.equations.blocks["soma"]]
+        for sample in range(soma.shape[1]):
+            one = self.equations.select(torch.tensor([sample], device=soma.device)).energy()
+            assert one is not None
+            soma[:, sample : sample + 1], self.mu[sample] = _descend(
+                one, soma[:, sample : sample + 1], float(self.mu[sample])
+            )
+        energy = self.equations.energy()
+        assert energy is not None
+        self.state = energy.state(soma)
+
+    def select(self, keep: Tensor) -> None:
+        super().select(keep)
+        self.mu = self.mu[keep.cpu()]
 
 
 def _descend(energy: Energy, phi: Tensor, mu: float) -> tuple[Tensor, float]:

@@ -1,0 +1,78 @@
+"""The compiled loops of `native/steps.cpp` on tensors: what an iteration does between its products.
+
+Each has a twin in torch where it is used; `usable` says whether the compiled one can take a tensor. Results do not depend
+on the number of threads.
+"""
+
+from __future__ import annotations
+
+from ctypes import c_double, c_int, c_int64, c_void_p
+
+import torch
+from torch import Tensor
+
+from circuitlab import native
+
+KINDS = {"tanh": 0, "sigmoid": 1, "softplus": 2, "elu": 3, "linear": 4, "relu": 5, "leaky_relu": 6}
+"""Activations by the numbers that steps.cpp knows."""
+DEEPEST = 64
+"""Most differences that the compiled history holds."""
+_BITS = {torch.float32: 32, torch.float64: 64}
+_P, _N, _I, _D = c_void_p, c_int64, c_int, c_double
+_TYPES = {
+    "gate": (_I, _I, _N, _P, _P, _P, _P, _P, _P, _D, _D, _I),
+    "observe": (_N, _N, _P, _P, _P, _P, _P, _P, _P, _N, _N, _N, _P, _P, _P, _P, _I),
+    "mix": (_N, _N, _N, _P, _P, _P, _P, _P, _P, _N, _N, _P, _P, _P, _P, _P, _D, _D, _D, _I),
+    "cross_entropy": (_N, _N, _P, _P, _D, _P, _N, _I),
+}
+_JUDGE = (_N, _N, _P, _P, _D, _D, _N, _P, _P, _P, _P, _P)
+
+
+def usable(tensor: Tensor) -> bool:
+    """Whether the compiled loops take this tensor: on the CPU, float32 or float64, its rows side by side."""
+    return tensor.device.type == "cpu" and tensor.dtype in _BITS and native.available()
+
+
+def call(name: str, like: Tensor, *arguments: int | float) -> None:
+    """Run a loop in the precision of `like`, with torch's number of threads; tensors are given by their addresses."""
+    run = native.function(f"circuitlab_{name}_f{_BITS[like.dtype]}", _TYPES[name])
+    run(*arguments, torch.get_num_threads())
+
+
+def judge(
+    norms: Tensor,
+    floors: Tensor,
+    target: float,
+    leap: float,
+    count: int,
+    least: Tensor,
+    flags: Tensor,
+    iterations: Tensor,
+) -> int:
+    """Compare residuals with the target; see `solve.base.judge` for what is written where.
+
+    Args:
+        norms: squared norms of residual and image, [block, 2, sample].
+        floors: smallest scales, [block, sample].
+        flags: open, better and in trouble, bool [3, sample].
+
+    Returns:
+        Samples still open.
+    """
+    run = native.function("circuitlab_judge", _JUDGE, c_int64)
+    blocks, samples = floors.shape
+    at, step = flags.data_ptr(), flags.stride(0)
+    return run(
+        samples,
+        blocks,
+        norms.data_ptr(),
+        floors.data_ptr(),
+        target,
+        leap,
+        count,
+        least.data_ptr(),
+        at,
+        at + step,
+        at + 2 * step,
+        iterations.data_ptr(),
+    )

@@ -1,0 +1,260 @@
+"""One pass through a system on one batch: potentials forward, control backward, in buffers of its own.
+
+A circuit is swept population by population. Forward, a projection from a population that comes earlier sees the rate
+this very pass has found, any other the rate of the state before; backward, control travels the other way by the same
+rule. So an acyclic part is exact after one pass, and only recurrence is left to iterate. The output populations come
+last. Every pass uses each projection once in each direction, and allocates nothing.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from circuitlab.compile import loops
+from circuitlab.dynamics.activations import Activation, kinked_control
+
+if TYPE_CHECKING:
+    from circuitlab.dynamics.circuit import CircuitSystem
+    from circuitlab.dynamics.system import Point, System
+
+
+@dataclass(frozen=True)
+class Route:
+    """A way along which rates or control travel.
+
+    Args:
+        add: adds what arrives from `source` rows, [source, sample], to what reaches `target` rows, [target, sample].
+    """
+
+    add: Callable[[Tensor, Tensor], None]
+    source: slice
+    target: slice
+
+
+class Sweep(ABC):
+    """Passes through a system on one batch.
+
+    Attributes:
+        prediction: W sigma(phi) + U x + b as the last forward pass saw it, [unit, sample].
+    """
+
+    prediction: Tensor
+
+    @abstractmethod
+    def forward(self, phi: Tensor, psi: Tensor | None) -> None:
+        """Find the prediction from the potentials and the control (none: the free state), each [unit, sample]."""
+
+    @abstractmethod
+    def outputs(self, psi: Tensor, control: Tensor, potential: Tensor) -> None:
+        """What feedback among units brings to the output rows: their control, and prediction + control, written into
+        `control` and `potential`, each [unit, sample]. To be called after `forward`."""
+
+    @abstractmethod
+    def backward(self, psi: Tensor, control: Tensor, potential: Tensor) -> None:
+        """The same for all other rows, once the output rows of `control` are final."""
+
+    @abstractmethod
+    def hold(self, phi: Tensor) -> None:
+        """Fix the potentials, so that `outputs` and `backward` transport control at phi alone."""
+
+
+class JacobiSweep(Sweep):
+    """Passes through any system, every row at once, from the protocol's two operations.
+
+    Args:
+        masked: leave units without control where the system says so.
+    """
+
+    def __init__(self, system: System, drive: Tensor, masked: bool = True) -> None:
+        self.system, self.drive, self.masked = system, drive, masked
+        self.prediction = drive
+        self.point: Point
+
+    def forward(self, phi: Tensor, psi: Tensor | None) -> None:
+        self.point = self.system.linearise(phi, self.drive)
+        self.prediction = self.point.prediction
+
+    def outputs(self, psi: Tensor, control: Tensor, potential: Tensor) -> None:
+        control.copy_(self.point.transported(psi, self.masked))
+        torch.add(self.prediction, control, out=potential)
+
+    def backward(self, psi: Tensor, control: Tensor, potential: Tensor) -> None:
+        """Nothing is left to do."""
+
+    def hold(self, phi: Tensor) -> None:
+        self.point = self.system.linearise(phi, self.drive)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One population within a pass.
+
+    Args:
+        rows: of the population. activation, controlled: the population's.
+        early: ways from populations that come before it. late: from itself and populations after it.
+        passes_on: whether a later population reads its rate in the same pass.
+        remembered: whether some way reads its rate of the pass before.
+    """
+
+    rows: slice
+    activation: Activation
+    controlled: bool
+    early: tuple[Route, ...]
+    late: tuple[Route, ...]
+    passes_on: bool
+    remembered: bool
+
+
+@dataclass(frozen=True)
+class Back:
+    """A way of the control, and whether this pass knows its source's control by then."""
+
+    route: Route
+    fresh: bool
+
+
+def plan_back(order: Sequence[slice], routes: Sequence[Route]) -> dict[int, list[Back]]:
+    """Ways of the control by the first row of the population they reach; `order` is that of the backward pass."""
+    place = {rows.start: number for number, rows in enumerate(order)}
+    found: dict[int, list[Back]] = {}
+    for route in routes:
+        fresh = place[route.source.start] < place[route.target.start]
+        found.setdefault(route.target.start, []).append(Back(route, fresh))
+    return found
+
+
+@dataclass
+class _Stage:
+    """A plan with views of its rows in this batch's buffers."""
+
+    plan: Plan
+    drive: Tensor
+    prediction: Tensor
+    potential: Tensor
+    rate: Tensor
+    raw: Tensor
+    old_rate: Tensor | None
+    arriving: list[tuple[Route, Tensor]]
+    back: list[Back]
+    read: bool
+
+
+class CircuitSweep(Sweep):
+    """Passes through a circuit in closed form.
+
+    Args:
+        system: the circuit.
+        drive: U x + b, [unit, sample].
+        back: ways of the control, by the first row of the population they reach; none for the free state.
+        kinked: solve neurons that rest on a kink exactly (else they take the slope below it).
+        masked: leave units with `controlled: false` without control.
+    """
+
+    def __init__(
+        self,
+        system: CircuitSystem,
+        drive: Tensor,
+        back: Mapping[int, list[Back]] | None = None,
+        kinked: bool = True,
+        masked: bool = True,
+    ) -> None:
+        back = back or {}
+        self.kinked, self.masked, self.last = kinked, masked, system.output.start
+        self.prediction, self.potential, self.rate = (torch.empty_like(drive) for _ in range(3))
+        self.raw = torch.empty_like(drive) if back else self.prediction
+        old = torch.empty_like(drive) if any(plan.remembered for plan in system.plans) else self.rate
+        self.stages = [
+            _Stage(
+                plan,
+                drive[plan.rows],
+                self.prediction[plan.rows],
+                self.potential[plan.rows],
+                self.rate[plan.rows],
+                self.raw[plan.rows],
+                old[plan.rows] if plan.remembered else None,
+                [
+                    *((r, old[r.source]) for r in plan.late),
+                    *((r, self.rate[r.source]) for r in plan.early),
+                ],
+                back.get(plan.rows.start, []),
+                plan.passes_on or plan.rows.start in back,
+            )
+            for plan in system.plans
+        ]
+
+    def forward(self, phi: Tensor, psi: Tensor | None) -> None:
+        for stage in self.stages:
+            if stage.old_rate is not None:
+                stage.plan.activation.rate(phi[stage.plan.rows], stage.old_rate)
+        for stage in self.stages:
+            stage.prediction.copy_(stage.drive)
+            for route, rate in stage.arriving:
+                route.add(rate, stage.prediction)
+            if stage.read:
+                if psi is None:
+                    stage.potential.copy_(stage.prediction)
+                else:
+                    torch.add(stage.prediction, psi[stage.plan.rows], out=stage.potential)
+                stage.plan.activation.rate(stage.potential, stage.rate)
+
+    def hold(self, phi: Tensor) -> None:
+        self.potential.copy_(phi)
+        for stage in self.stages:
+            stage.plan.activation.rate(stage.potential, stage.rate)
+
+    def outputs(self, psi: Tensor, control: Tensor, potential: Tensor) -> None:
+        for stage in self.stages:
+            if stage.plan.rows.start >= self.last:
+                self._back(stage, psi, control, potential)
+
+    def backward(self, psi: Tensor, control: Tensor, potential: Tensor) -> None:
+        for stage in reversed(self.stages):
+            if stage.plan.rows.start < self.last:
+                self._back(stage, psi, control, potential)
+
+    def _back(self, stage: _Stage, psi: Tensor, control: Tensor, potential: Tensor) -> None:
+        plan = stage.plan
+        out, moved = control[plan.rows], potential[plan.rows]
+        if not stage.back or (self.masked and not plan.controlled):
+            out.zero_()
+            moved.copy_(stage.prediction)
+            return
+        stage.raw.zero_()
+        for back in stage.back:
+            back.route.add((control if back.fresh else psi)[back.route.source], stage.raw)
+        kinked = self.kinked and plan.activation.kink is not None and plan.rows.start < self.last
+        gate(plan.activation, kinked, stage.potential, stage.rate, stage.raw, stage.prediction, out, moved)
+
+
+def gate(
+    activation: Activation,
+    kinked: bool,
+    phi: Tensor,
+    rate: Tensor,
+    raw: Tensor,
+    prediction: Tensor,
+    control: Tensor,
+    potential: Tensor,
+) -> None:
+    """control = sigma'(phi) raw and potential = prediction + control, written in place; all [unit, sample].
+
+    Args:
+        kinked: solve neurons that rest on their kink as an inclusion.
+    """
+    if loops.usable(raw):
+        low, high = activation.kink or (0.0, 0.0)
+        pointers = [t.data_ptr() for t in (phi, rate, raw, prediction, control, potential)]
+        loops.call("gate", raw, loops.KINDS[activation.name], kinked, raw.numel(), *pointers, low, high)
+        return
+    if kinked:
+        assert activation.kink is not None
+        control.copy_(kinked_control(activation.kink, phi, raw, prediction))
+    else:
+        activation.slope_into(phi, rate, control).mul_(raw)
+    torch.add(prediction, control, out=potential)
