@@ -78,6 +78,12 @@ class Kernel(nn.Module, ABC):
         """Weight of every edge, shape [edge]."""
         return self.values.detach()
 
+    def matrix(self) -> Tensor:
+        """The weights as a dense matrix, [target, source]; not to be written to."""
+        out = torch.zeros(self.shape, dtype=self.values.dtype, device=self.values.device)
+        self.add_product(torch.eye(self.shape[1], dtype=out.dtype, device=out.device), out)
+        return out
+
 
 class Dense(Kernel):
     """A dense block; where synapses are missing the block holds zeros that no update reaches."""
@@ -98,15 +104,15 @@ class Dense(Kernel):
         if not self.full:
             self.block.view(-1)[self.place] = self.values.detach()
 
-    def _matrix(self) -> Tensor:
+    def matrix(self) -> Tensor:
         self.current()
         return self.values.detach().view(self.shape) if self.full else self.block
 
     def add_product(self, rate: Tensor, out: Tensor) -> None:
-        out.addmm_(self._matrix(), rate)
+        out.addmm_(self.matrix(), rate)
 
     def add_transposed(self, control: Tensor, out: Tensor) -> None:
-        out.addmm_(self._matrix().t(), control)
+        out.addmm_(self.matrix().t(), control)
 
     def outer(self, post: Tensor, pre: Tensor) -> Tensor:
         product = (post @ pre.t()).view(-1)

@@ -58,14 +58,14 @@ class Controlled:
         return torch.stack(scales)
 
     def smallest_control(self, y: Tensor) -> Tensor:
-        """Norm below which a control is too small for its digits to mean anything beside the rounding of y, [sample]."""
+        """Norm below which the digits of a control mean nothing beside the rounding of y, [sample]."""
         noise = self.loss.controller_rounding(y, self.target, self.controller.alpha)
         return (noise / digits_kept(y.dtype)).clamp(min=TINY)
 
 
 def digits_kept(dtype: torch.dtype) -> float:
-    """Relative accuracy, a fourth of the default tolerance, that rounding must leave to what a residual is judged by."""
-    return 2.5e-6 if dtype == torch.float32 else 2.5e-7
+    """Relative accuracy that rounding must leave to what a residual is judged by: well below the default tolerances."""
+    return 2.5e-6 if dtype == torch.float32 else 1e-9
 
 
 class Pathway(ABC):

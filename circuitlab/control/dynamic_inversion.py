@@ -21,11 +21,19 @@ from circuitlab.compile.kernels import Kernel, compile_kernel
 from circuitlab.control.base import Controlled, Pathway
 from circuitlab.dynamics.circuit import CircuitPoint, CircuitSystem
 from circuitlab.dynamics.equations import SMALLEST_SOMA, TINY, Discrepancy, Energy, Equations, Fields
+from circuitlab.dynamics.preconditioned import (
+    PreconditionedSweep,
+    Preconditioner,
+    build,
+    build_cost,
+    control_of,
+    guess_lambda,
+    preconditioned_sweep,
+)
 from circuitlab.dynamics.sweep import Back, CircuitSweep, JacobiSweep, Route, Sweep
 from circuitlab.dynamics.system import Point, System
 from circuitlab.errors import CircuitError
 from circuitlab.graph.streams import stream
-
 
 ROUNDING_EVERY = 8
 """Sweeps between two looks at how much of the control is rounding: few samples ever need to know."""
@@ -155,13 +163,16 @@ class InversionEquations(Equations):
 
     products = 2
 
-    def __init__(self, feedback: Feedback, batch: Controlled) -> None:
-        self.feedback, self.batch = feedback, batch
+    def __init__(
+        self, feedback: Feedback, batch: Controlled, preconditioner: Preconditioner | None = None
+    ) -> None:
+        self.feedback, self.batch, self.preconditioner = feedback, batch, preconditioner
         n, k = batch.system.size, len(batch.target)
         self.blocks = {"soma": slice(0, n), "control": slice(n, 2 * n), "controller": slice(2 * n, 2 * n + k)}
         self.mixed = slice(0, 2 * n)
         self.floors = batch.drive.new_full((2, batch.drive.shape[1]), SMALLEST_SOMA, dtype=torch.float64)
         self.floors[1] = TINY
+        self.dearer = preconditioned_sweep(batch.system) if preconditioner is not None else 1.0
         self.passes: Sweep | None = None
         self.count = 0
         tau, tau_u = batch.system.tau, batch.controller.tau_ms
@@ -179,7 +190,7 @@ class InversionEquations(Equations):
         """phi = prediction + psi and psi = sigma'(phi) (S psi) + D^T u, each from the newest the pass has found."""
         batch = self.batch
         if self.passes is None:
-            self.passes = self.feedback.sweep(batch.system, batch.drive)
+            self.passes = self._passes()
         (phi, psi, u), (potential, control, following) = self._parts(state), self._parts(image)
         output = batch.system.output
         self.passes.forward(phi, psi)
@@ -194,6 +205,44 @@ class InversionEquations(Equations):
         if self.count % ROUNDING_EVERY == 0:
             self.floors[1] = batch.smallest_control(y)
 
+    def _passes(self) -> Sweep:
+        system, drive = self.batch.system, self.batch.drive
+        if self.preconditioner is None:
+            return self.feedback.sweep(system, drive)
+        assert isinstance(system, CircuitSystem)
+        return PreconditionedSweep(system, drive, self.preconditioner, self.feedback.routes(system))
+
+    def build_cost(self) -> float | None:
+        tied = type(self.feedback) is Feedback
+        return build_cost(self.batch.system, self.batch.drive.shape[1]) if tied else None
+
+    def preconditioned(self, phi: Tensor) -> Equations:
+        if self.build_cost() is None:
+            return super().preconditioned(phi)
+        given = build(self.batch.system, phi)
+        found = InversionEquations(self.feedback, self.batch, given)
+        found.extra = given.extra
+        return found
+
+    def preconditioned_sweep(self) -> float:
+        return preconditioned_sweep(self.batch.system)
+
+    def opened(self, state: Tensor) -> Tensor:
+        if self.preconditioner is None:
+            return state
+        state, rows = state.clone(), self.preconditioner.rows
+        phi, psi, _ = self._parts(state)
+        psi[rows] = guess_lambda(self.batch.system, rows, phi, psi)
+        return state
+
+    def closed(self, state: Tensor) -> Tensor:
+        if self.preconditioner is None:
+            return state
+        state, rows = state.clone(), self.preconditioner.rows
+        phi, lam, _ = self._parts(state)
+        lam[rows] = control_of(self.batch.system, rows, phi, lam)
+        return state
+
     def imbalance(self, state: Tensor) -> Tensor:
         phi, psi, u = self._parts(state)
         point = self.batch.system.linearise(phi, self.batch.drive)
@@ -205,7 +254,7 @@ class InversionEquations(Equations):
         return self.batch.scales(*self._parts(state))
 
     def select(self, columns: Tensor) -> InversionEquations:
-        return InversionEquations(self.feedback, self.batch.select(columns))
+        return InversionEquations(self.feedback, self.batch.select(columns), self.preconditioner)
 
     def fields(self, state: Tensor) -> Fields:
         return Fields(*self._parts(state))
@@ -242,7 +291,7 @@ class InversionEquations(Equations):
         if on is None or not bool(on.any()):
             return state
         image = torch.empty_like(state)
-        self.sweep(state, image)
+        InversionEquations(self.feedback, self.batch).sweep(state, image)
         return torch.where(on.any(0), image, state)
 
 

@@ -39,6 +39,8 @@ class CircuitSystem(System):
             (rows, ACTIVATIONS[circuit.populations[name].activation]) for name, rows in compiled.units.items()
         ]
         self.kinked = [(rows, a) for rows, a in self.activations if a.kink and rows.start < self.output.start]
+        self.synapses = max(1, sum(len(k.projection.edges) for k in compiled.recurrent))
+        self.groups = [[compiled.units[n] for n in names] for names in compiled.circuit.strongly_connected()]
         self.order = _order(compiled)
         self.plans = _plans(self)
         self.swept = not any(plan.late for plan in self.plans)
@@ -73,7 +75,7 @@ class CircuitSystem(System):
 
     def plan_back(self, routes: Sequence[Route]) -> dict[int, list[Back]]:
         """How control travels in a sweep: the outputs' first, then against the order of the forward pass."""
-        order = sorted(reversed(self.order), key=lambda rows: rows.start < self.output.start)
+        order = sorted(self.order[::-1], key=lambda rows: rows.start < self.output.start)
         return plan_back(order, routes)
 
     def sweep(self, drive: Tensor) -> CircuitSweep:

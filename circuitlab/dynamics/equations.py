@@ -14,8 +14,16 @@ import torch
 from torch import Tensor
 
 from circuitlab.dynamics.circuit import CircuitSystem
+from circuitlab.dynamics.preconditioned import (
+    PreconditionedSweep,
+    Preconditioner,
+    build,
+    build_cost,
+    preconditioned_sweep,
+)
 from circuitlab.dynamics.sweep import Sweep
 from circuitlab.dynamics.system import System
+from circuitlab.errors import CircuitError
 
 SMALLEST_SOMA = 1e-3
 """Norm of the potentials below which a residual is judged absolutely (potentials are of order one)."""
@@ -40,6 +48,7 @@ class Equations(ABC):
         mixed: rows that an accelerated iteration mixes (the rest are eliminated exactly in each sweep).
         floors: smallest scale of each mixed block's residual, [block, sample], float64; a sweep brings it up to date.
         products: products with W (or its transpose) per sample in one sweep, and as many to recompute the residuals.
+        dearer: how many times those products a sweep costs (a preconditioner is dense).
         extra: products per sample spent once, before the first sweep (a preconditioner's build).
         direct: whether one sweep from anywhere is exact.
         time_constants: of every row, in ms, [row, 1]; zero where a row is algebraic.
@@ -49,6 +58,7 @@ class Equations(ABC):
     mixed: slice
     floors: Tensor
     products: int
+    dearer: float = 1.0
     extra: float = 0.0
     direct: bool = False
     time_constants: Tensor
@@ -56,6 +66,10 @@ class Equations(ABC):
     @abstractmethod
     def start(self) -> Tensor:
         """The state to begin with, [row, sample]."""
+
+    def silence(self) -> Tensor:
+        """Where real time begins, [row, sample]."""
+        return self.start()
 
     @abstractmethod
     def sweep(self, state: Tensor, image: Tensor) -> None:
@@ -81,6 +95,33 @@ class Equations(ABC):
         """The energy whose stationary points solve these equations, where they have one."""
         return None
 
+    def build_cost(self) -> float | None:
+        """Products per sample that preconditioning these equations would take; None where it cannot be done."""
+        return None
+
+    def preconditioned_sweep(self) -> float:
+        """How many times the products of a sweep a preconditioned one costs."""
+        return 1.0
+
+    def preconditioned(self, phi: Tensor) -> Equations:
+        """The same equations, their sweeps preconditioned by the mean slopes at some potentials, [unit, sample].
+
+        Raises:
+            CircuitError: they cannot be preconditioned.
+        """
+        raise CircuitError(
+            "solve.preconditioner: mean_response needs one recurrent group of smooth, controlled populations that stand "
+            "side by side in the file, tied feedback, and no output among them; allowed here: none, auto"
+        )
+
+    def opened(self, state: Tensor) -> Tensor:
+        """A state in the variables that sweeps iterate, [row, sample]."""
+        return state
+
+    def closed(self, state: Tensor) -> Tensor:
+        """The opposite of `opened`."""
+        return state
+
     def settle(self, state: Tensor) -> Tensor:
         """The final form of a converged state (puts neurons that rest on a kink exactly there)."""
         return state
@@ -94,9 +135,10 @@ class Equations(ABC):
         return torch.zeros(state.shape[1], dtype=torch.long, device=state.device)
 
     def relative(self, wrong: Tensor, state: Tensor) -> Tensor:
-        """Norm of each block's right-hand side relative to its scale, [block, sample]."""
+        """Norm of each block's right-hand side relative to its scale, [block, sample]; infinite where the scale is."""
         norms = torch.stack([torch.linalg.vector_norm(wrong[rows], dim=0) for rows in self.blocks.values()])
-        return norms / self.scales(state)
+        scales = self.scales(state)
+        return torch.where(torch.isfinite(scales), norms / scales, torch.inf)
 
 
 class Energy(ABC):
@@ -121,15 +163,17 @@ class FreeEquations(Equations):
     Args:
         system: the dynamics.
         drive: U x + b, [unit, sample].
+        preconditioner: of the circuit's recurrent group, or None.
     """
 
     products = 1
 
-    def __init__(self, system: System, drive: Tensor) -> None:
-        self.system, self.drive = system, drive
+    def __init__(self, system: System, drive: Tensor, preconditioner: Preconditioner | None = None) -> None:
+        self.system, self.drive, self.preconditioner = system, drive, preconditioner
         self.blocks = {"soma": slice(0, system.size)}
         self.mixed = slice(0, system.size)
         self.floors = drive.new_full((1, drive.shape[1]), SMALLEST_SOMA, dtype=torch.float64)
+        self.dearer = preconditioned_sweep(system) if preconditioner is not None else 1.0
         self.direct = system.swept
         self.time_constants = system.tau
         self.passes: Sweep | None = None
@@ -138,9 +182,16 @@ class FreeEquations(Equations):
         """U x + b, the first step from silence."""
         return self.drive.clone()
 
+    def silence(self) -> Tensor:
+        return torch.zeros_like(self.drive)
+
     def sweep(self, state: Tensor, image: Tensor) -> None:
         if self.passes is None:
-            self.passes = self.system.sweep(self.drive)
+            if self.preconditioner is None:
+                self.passes = self.system.sweep(self.drive)
+            else:
+                assert isinstance(self.system, CircuitSystem)
+                self.passes = PreconditionedSweep(self.system, self.drive, self.preconditioner)
         self.passes.forward(state, None)
         image.copy_(self.passes.prediction)
 
@@ -151,7 +202,21 @@ class FreeEquations(Equations):
         return torch.linalg.vector_norm(state, dim=0).clamp(min=SMALLEST_SOMA).unsqueeze(0)
 
     def select(self, columns: Tensor) -> FreeEquations:
-        return FreeEquations(self.system, self.drive[:, columns])
+        return FreeEquations(self.system, self.drive[:, columns], self.preconditioner)
+
+    def build_cost(self) -> float | None:
+        return build_cost(self.system, self.drive.shape[1])
+
+    def preconditioned(self, phi: Tensor) -> Equations:
+        if self.build_cost() is None:
+            return super().preconditioned(phi)
+        given = build(self.system, phi)
+        found = FreeEquations(self.system, self.drive, given)
+        found.extra = given.extra
+        return found
+
+    def preconditioned_sweep(self) -> float:
+        return preconditioned_sweep(self.system)
 
     def energy(self) -> Energy | None:
         return Discrepancy(self.system, self.drive) if isinstance(self.system, CircuitSystem) else None

@@ -130,7 +130,7 @@ def plan_back(order: Sequence[slice], routes: Sequence[Route]) -> dict[int, list
 
 
 @dataclass
-class _Stage:
+class Stage:
     """A plan with views of its rows in this batch's buffers."""
 
     plan: Plan
@@ -170,7 +170,7 @@ class CircuitSweep(Sweep):
         self.raw = torch.empty_like(drive) if back else self.prediction
         old = torch.empty_like(drive) if any(plan.remembered for plan in system.plans) else self.rate
         self.stages = [
-            _Stage(
+            Stage(
                 plan,
                 drive[plan.rows],
                 self.prediction[plan.rows],
@@ -193,15 +193,20 @@ class CircuitSweep(Sweep):
             if stage.old_rate is not None:
                 stage.plan.activation.rate(phi[stage.plan.rows], stage.old_rate)
         for stage in self.stages:
-            stage.prediction.copy_(stage.drive)
-            for route, rate in stage.arriving:
-                route.add(rate, stage.prediction)
-            if stage.read:
-                if psi is None:
-                    stage.potential.copy_(stage.prediction)
-                else:
-                    torch.add(stage.prediction, psi[stage.plan.rows], out=stage.potential)
-                stage.plan.activation.rate(stage.potential, stage.rate)
+            self._predict(stage, psi)
+
+    def _predict(self, stage: Stage, psi: Tensor | None) -> None:
+        """One population's prediction, and its rate where somebody reads it in this pass."""
+        stage.prediction.copy_(stage.drive)
+        for route, rate in stage.arriving:
+            route.add(rate, stage.prediction)
+        if not stage.read:
+            return
+        if psi is None:
+            stage.potential.copy_(stage.prediction)
+        else:
+            torch.add(stage.prediction, psi[stage.plan.rows], out=stage.potential)
+        stage.plan.activation.rate(stage.potential, stage.rate)
 
     def hold(self, phi: Tensor) -> None:
         self.potential.copy_(phi)
@@ -218,7 +223,7 @@ class CircuitSweep(Sweep):
             if stage.plan.rows.start < self.last:
                 self._back(stage, psi, control, potential)
 
-    def _back(self, stage: _Stage, psi: Tensor, control: Tensor, potential: Tensor) -> None:
+    def _back(self, stage: Stage, psi: Tensor, control: Tensor, potential: Tensor) -> None:
         plan = stage.plan
         out, moved = control[plan.rows], potential[plan.rows]
         if not stage.back or (self.masked and not plan.controlled):

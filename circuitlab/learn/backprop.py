@@ -7,16 +7,28 @@ update    dW = psi sigma(phi)^T = -dL/dW
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from circuitlab.control.base import digits_kept
-from circuitlab.dynamics.equations import TINY, Equations, Fields
+from circuitlab.dynamics.circuit import CircuitSystem
+from circuitlab.dynamics.equations import TINY, Equations, Fields, FreeEquations
+from circuitlab.dynamics.preconditioned import (
+    PreconditionedSweep,
+    Preconditioner,
+    build,
+    control_of,
+    guess_lambda,
+    preconditioned_sweep,
+)
 from circuitlab.dynamics.sweep import Sweep
 from circuitlab.dynamics.system import Point, System
 from circuitlab.errors import CircuitError
 from circuitlab.learn.base import Batch, LearningRule, Outcome, Task, mean_update, usable
-from circuitlab.solve.choose import find
+from circuitlab.solve.base import Solution, resumed
+from circuitlab.solve.choose import approach, find, pays
 
 
 class AdjointEquations(Equations):
@@ -27,17 +39,28 @@ class AdjointEquations(Equations):
         phi, drive: the free equilibrium and what drives it, [unit, sample].
         error: -dL/dy, [output unit, sample].
         rounding: norm of the error that rounding leaves in `error`, [sample].
+        preconditioner: of the circuit's recurrent group, or None.
     """
 
     products = 1
 
-    def __init__(self, system: System, phi: Tensor, drive: Tensor, error: Tensor, rounding: Tensor) -> None:
+    def __init__(
+        self,
+        system: System,
+        phi: Tensor,
+        drive: Tensor,
+        error: Tensor,
+        rounding: Tensor,
+        preconditioner: Preconditioner | None = None,
+    ) -> None:
+        self.preconditioner = preconditioner
         self.system, self.phi, self.drive, self.error, self.rounding = system, phi, drive, error, rounding
         self.blocks = {"control": slice(0, system.size)}
         self.mixed = self.blocks["control"]
         self.least = (rounding / digits_kept(phi.dtype)).clamp(min=TINY)
         self.floors = self.least.double().unsqueeze(0)
         self.direct = system.swept_back
+        self.dearer = preconditioned_sweep(system) if preconditioner is not None else 1.0
         self.time_constants = system.tau
         self.point: Point | None = None
         self.passes: Sweep | None = None
@@ -49,12 +72,33 @@ class AdjointEquations(Equations):
 
     def sweep(self, state: Tensor, image: Tensor) -> None:
         if self.passes is None:
-            self.passes = self.system.transport(self.drive)
+            self.passes = self._passes()
             self.passes.hold(self.phi)
             self.moved = torch.empty_like(self.phi)
         self.passes.outputs(state, image, self.moved)
         image[self.system.output] += self.error
         self.passes.backward(state, image, self.moved)
+
+    def _passes(self) -> Sweep:
+        if self.preconditioner is None:
+            return self.system.transport(self.drive)
+        assert isinstance(self.system, CircuitSystem)
+        options = {"kinked": False, "masked": False}
+        return PreconditionedSweep(self.system, self.drive, self.preconditioner, self.system.tied, **options)
+
+    def opened(self, state: Tensor) -> Tensor:
+        if self.preconditioner is None:
+            return state
+        state, rows = state.clone(), self.preconditioner.rows
+        state[rows] = guess_lambda(self.system, rows, self.phi, state)
+        return state
+
+    def closed(self, state: Tensor) -> Tensor:
+        if self.preconditioner is None:
+            return state
+        state, rows = state.clone(), self.preconditioner.rows
+        state[rows] = control_of(self.system, rows, self.phi, state)
+        return state
 
     def imbalance(self, state: Tensor) -> Tensor:
         if self.point is None:
@@ -68,7 +112,7 @@ class AdjointEquations(Equations):
 
     def select(self, columns: Tensor) -> AdjointEquations:
         parts = (self.phi, self.drive, self.error)
-        return AdjointEquations(self.system, *(t[:, columns] for t in parts), self.rounding[columns])
+        return AdjointEquations(self.system, *(t[:, columns] for t in parts), self.rounding[columns], self.preconditioner)
 
     def fields(self, state: Tensor) -> Fields:
         return Fields(self.phi, state, self.error)
@@ -82,14 +126,27 @@ class RecurrentBackprop(LearningRule):
 
     def outcome(self, task: Task, batch: Batch) -> Outcome:
         drive = task.system.drive(batch.x)
-        free = task.free(drive)
+        free, given = self._free(task, drive)
         phi = free.fields.phi
         y = task.outputs(phi)
         error, rounding = -task.loss.gradient(y, batch.target), task.loss.rounding(y, batch.target)
-        second = find(AdjointEquations(task.system, phi, drive, error, rounding), task.settings)
+        second = find(AdjointEquations(task.system, phi, drive, error, rounding, given), task.settings)
         used = usable(task, free.converged & second.converged)
         updates = mean_update(task, phi, second.fields.psi, batch.x, used)
         return Outcome(updates, task.loss.value(y, batch.target), free, second, used)
+
+
+    def _free(self, task: Task, drive: Tensor) -> tuple[Solution, Preconditioner | None]:
+        """The first phase, and the preconditioner that serves both phases where its build pays."""
+        equations, settings = FreeEquations(task.system, drive), task.settings
+        if equations.build_cost() is None or settings.method not in ("auto", "anderson"):
+            return task.free(drive), None
+        near = approach(equations, settings)
+        if not pays(equations, settings, near.rate, drive.dtype, phases=2):
+            return resumed(near, find(equations, settings, near.state)), None
+        given = build(task.system, near.fields.phi)
+        found = find(FreeEquations(task.system, drive, given), settings, near.state)
+        return resumed(near, replace(found, products=found.products + given.extra)), given
 
 
 class Backprop(RecurrentBackprop):

@@ -63,7 +63,7 @@ class Task:
         """The equilibrium under control, starting from the free one (or from zero, as `start` says)."""
         phi = free.fields.phi if self.start == "free" else torch.zeros_like(drive)
         batch = Controlled(self.system, drive, target, self.loss, self.controller, phi)
-        return find(self.pathway.equations(batch), self.settings)
+        return find(self.pathway.equations(batch), self.settings, rate=free.rate)
 
     def outputs(self, phi: Tensor) -> Tensor:
         """y = D phi, [output unit, sample]."""

@@ -330,7 +330,8 @@ int64_t judge(int64_t B, int64_t blocks, const double* norms, const double* floo
         for (int64_t b = 0; b < blocks; ++b) {
             const double scale = std::max(std::sqrt(norms[(b * 2 + 1) * B + s]), floors[b * B + s]);
             const double r = std::sqrt(norms[b * 2 * B + s]) / scale;
-            worst = r > worst || r != r ? r : worst;
+            worst = r > worst || r != r || !std::isfinite(scale) ? (std::isfinite(scale) ? r : scale) : worst;
+            if (!std::isfinite(worst)) break;
         }
         if (!std::isfinite(worst)) worst = std::numeric_limits<double>::infinity();
         better[s] = open[s] && worst < least[s];

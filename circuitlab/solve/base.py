@@ -104,6 +104,10 @@ class Solver(ABC):
 
     name = "solver"
 
+    def start(self, equations: Equations) -> Tensor:
+        """The state to begin with where none is given, [row, sample]."""
+        return equations.start()
+
     @abstractmethod
     def begin(self, equations: Equations, state: Tensor) -> Iteration:
         """Start from a state, [row, sample], which becomes the iteration's own."""
@@ -125,7 +129,7 @@ def solve(equations: Equations, solver: Solver, start: Tensor | None = None, ver
         verify: recompute the residuals from the equations at the end. Without it the iteration's own residuals stand,
             and products are saved: enough for a state that only serves as a start.
     """
-    state = equations.start() if start is None else start
+    state = solver.start(equations) if start is None else start
     found = _iterate(equations, solver, state, STRICTER[0], verify)
     for strictness in STRICTER[1:] if verify and not equations.direct else ():
         again = torch.nonzero(~found.converged & found.reached).squeeze(1)
@@ -144,6 +148,12 @@ def solve(equations: Equations, solver: Solver, start: Tensor | None = None, ver
         solver.name,
         found.rate,
     )
+
+
+def resumed(before: Solution, after: Solution) -> Solution:
+    """A solution that was begun where another ended: iterations and products add up."""
+    iterations, products = before.iterations + after.iterations, before.products + after.products
+    return replace(after, iterations=iterations, products=products, rate=before.rate)
 
 
 @dataclass(frozen=True)
@@ -187,10 +197,12 @@ def _iterate(equations: Equations, solver: Solver, state: Tensor, strictness: fl
         reached.fill_(True)
         least.zero_()
     else:
-        rate = _run(solver.begin(equations, state.clone()), solver, strictness, result, iterations, reached, least)
+        run = solver.begin(equations, equations.opened(state).clone())
+        rate = _run(run, solver, strictness, result, iterations, reached, least)
+        result = equations.closed(result)
     settled = equations.settle(result)
     residual = least.to(state.dtype)
-    products = iterations.to(double) * equations.products
+    products = iterations.to(double) * (equations.products * equations.dearer)
     if verify:
         residual = equations.relative(equations.imbalance(settled), settled).amax(0)
         residual = torch.where(torch.isfinite(residual), residual, torch.inf)
@@ -221,7 +233,7 @@ def _run(
         left = judge(run.norms, run.floors, target, count, smallest, flags, counts, count % pause == 0)
         if count <= 2:
             size = run.norms[0, 0].sqrt()
-            if first is not None and left:
+            if first is not None:
                 rate = float((size / first).nanmedian())
             first = size
         if left == 0 or count == solver.max_iterations:
@@ -279,8 +291,9 @@ def judge(
     """
     if loops.usable(norms):
         return loops.judge(norms, floors, target, TROUBLE, count, least, flags, counts)
-    worst = (norms[:, 0].sqrt() / torch.maximum(norms[:, 1].sqrt(), floors)).amax(0)
-    worst = torch.where(torch.isfinite(worst), worst, torch.inf)
+    scales = torch.maximum(norms[:, 1].sqrt(), floors)
+    worst = (norms[:, 0].sqrt() / scales).amax(0)
+    worst = torch.where(torch.isfinite(worst) & torch.isfinite(scales).all(0), worst, torch.inf)
     opened, better, trouble = flags
     torch.logical_and(opened, worst < least, out=better)
     torch.where(better, worst, least, out=least)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -18,6 +19,13 @@ PATIENCE = 150
 """Iterations that `auto` gives Anderson acceleration where Levenberg's descent can take over."""
 FEW = 16
 """Training gives Levenberg's descent at most one sample in this many; more mean that the circuit is unsettled."""
+PRECONDITIONED = 8
+"""Sweeps that a preconditioned iteration takes, as measured on dense circuits at the default tolerances."""
+CONTRACTING = 0.9
+"""Rate above which the free state itself is hard to find: an iteration that follows the energy's slope is safer there
+than one so near to Newton's, which does not mind a saddle."""
+MARGIN = 0.8
+"""Share of the cost without preconditioning below which it is worth its build."""
 METHODS = ("auto", "anderson", "fixed_point", "levenberg", "euler")
 
 
@@ -33,6 +41,7 @@ class SolveSettings:
         damping: share of a full step.
         dt_ms, max_time_ms: step and longest duration of the real-time dynamics, in ms.
         free_tolerance: largest relative residual of a free state that only serves as a start.
+        preconditioner: `auto` (where it pays), `mean_response` (always) or `none`.
         thorough: whether `auto` spares no effort on samples that are hard to settle; training does not wait for
             more than a few of them in a batch.
     """
@@ -45,11 +54,34 @@ class SolveSettings:
     dt_ms: float = 1.0
     max_time_ms: float = 20_000.0
     free_tolerance: float = 0.1
+    preconditioner: str = "auto"
     thorough: bool = False
 
     def at(self, dtype: torch.dtype) -> float:
         """The tolerance for a precision."""
         return default_tolerance(dtype) if self.tolerance is None else self.tolerance
+
+
+def pays(equations: Equations, settings: SolveSettings, rate: float, dtype: torch.dtype, phases: int) -> bool:
+    """Whether preconditioning costs fewer products than it saves.
+
+    The rate at which the first steps towards the free state shrank the residual tells how many sweeps it takes without;
+    with it about `PRECONDITIONED` do, each as dear as the group is full.
+
+    Args:
+        rate: of the free state's first steps, in (0, 1) where they converge.
+        phases: products with W per sample in one sweep of all that the preconditioner would serve.
+    """
+    build = equations.build_cost()
+    if build is None or settings.preconditioner == "none" or settings.method not in ("auto", "anderson"):
+        return False
+    if settings.preconditioner == "mean_response":
+        return True
+    if settings.method != "auto" or not rate < CONTRACTING:
+        return False
+    sweeps = math.log(settings.at(dtype)) / math.log(max(rate, 0.01))
+    with_it = build + PRECONDITIONED * phases * equations.preconditioned_sweep()
+    return with_it < MARGIN * sweeps * phases
 
 
 def attempts(equations: Equations, settings: SolveSettings, dtype: torch.dtype) -> list[Solver]:
@@ -82,21 +114,28 @@ def attempts(equations: Equations, settings: SolveSettings, dtype: torch.dtype) 
 @torch.no_grad()
 def approach(equations: Equations, settings: SolveSettings) -> Solution:
     """States near the equilibria of a batch, by the first solver of `attempts` alone: good enough to start from."""
-    loose = replace(settings, tolerance=max(settings.free_tolerance, settings.at(torch.float64)))
-    solver = attempts(equations, loose, torch.float32)[0]
+    dtype = equations.time_constants.dtype
+    loose = replace(settings, tolerance=max(settings.free_tolerance, settings.at(dtype)))
+    solver = attempts(equations, loose, dtype)[0]
     return solve(equations, solver, verify=False)
 
 
 @torch.no_grad()
-def find(equations: Equations, settings: SolveSettings, start: Tensor | None = None) -> Solution:
+def find(
+    equations: Equations, settings: SolveSettings, start: Tensor | None = None, rate: float | None = None
+) -> Solution:
     """Equilibria of a batch by the solvers of `attempts`; samples that none brings to rest stay unconverged.
 
     Args:
         start: state to begin with, [row, sample]; the equations' own where None.
+        rate: of the first steps towards the free state, which tells whether preconditioning pays.
     """
-    state = equations.start() if start is None else start
-    first, *others = attempts(equations, settings, state.dtype)
-    solution = solve(equations, first, state)
+    first, *others = attempts(equations, settings, equations.time_constants.dtype)
+    state = first.start(equations) if start is None else start
+    problem, method = equations, first.name
+    if rate is not None and pays(equations, settings, rate, state.dtype, equations.products):
+        problem, method = equations.preconditioned(equations.fields(state).phi), f"preconditioned {first.name}"
+    solution = replace(solve(problem, first, state), method=method)
     for solver in others:
         left = torch.nonzero(~solution.converged).squeeze(1)
         if not len(left):

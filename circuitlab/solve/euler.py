@@ -52,6 +52,9 @@ class Euler(Solver):
 
     name = "euler"
 
+    def start(self, equations: Equations) -> Tensor:
+        return equations.silence()
+
     def begin(self, equations: Equations, state: Tensor) -> Simulation:
         return Simulation(equations, state, self.dt_ms)
 

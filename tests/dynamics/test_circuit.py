@@ -16,6 +16,7 @@ from circuitlab.dynamics.circuit import CircuitSystem
 from circuitlab.dynamics.equations import Energy, FreeEquations
 from circuitlab.dynamics.loss import LOSSES, OutputLoss
 from circuitlab.graph.circuit import Circuit
+from circuitlab.learn.backprop import AdjointEquations
 from tests.oracles.circuits import circuit, population, projection, random_circuit, sparse
 from tests.oracles.dense_twin import Twin
 
@@ -203,7 +204,8 @@ def test_update_is_the_outer_product_of_control_and_rate() -> None:
         assert len(updates) == len(small.projections) + len(twin.rows)
 
 
-def test_acyclic_circuits_are_exact_after_as_many_steps_as_they_are_deep() -> None:
+def test_one_sweep_through_an_acyclic_circuit_is_exact() -> None:
+    """In whatever order its projections stand in the file: the free state forward, the adjoint backward."""
     rng = np.random.default_rng(0)
     pops = [
         population("x", "input", 3),
@@ -216,10 +218,20 @@ def test_acyclic_circuits_are_exact_after_as_many_steps_as_they_are_deep() -> No
     ]
     small = circuit(pops, projs)
     system, twin = CircuitSystem(CompiledCircuit(small, torch.float64)), Twin(small)
-    assert system.acyclic_depth == 3
+    assert system.swept
+    assert system.swept_back
     x = torch.randn(3, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    drive, phi = system.drive(x), torch.zeros(14, 1, dtype=torch.float64)
-    for _ in range(system.acyclic_depth + 1):
-        phi = system.linearise(phi, drive).prediction
+    drive = system.drive(x)
+    equations = FreeEquations(system, drive)
+    phi = torch.empty_like(drive)
+    equations.sweep(torch.randn_like(drive), phi)
     assert phi[:, 0].numpy() == pytest.approx(twin.free(x[:, 0].numpy()), abs=1e-12)
-    assert CircuitSystem(CompiledCircuit(random_circuit(0))).acyclic_depth is None
+    error = torch.tensor([[1.0], [-2.0]], dtype=torch.float64)
+    adjoint = AdjointEquations(system, phi, drive, error, torch.zeros(1, dtype=torch.float64))
+    psi = torch.empty_like(drive)
+    adjoint.sweep(torch.randn_like(drive), psi)
+    exact = np.linalg.solve(-twin.jacobian(phi[:, 0].numpy()).T, twin.d.T @ error[:, 0].numpy())
+    assert psi[:, 0].numpy() == pytest.approx(exact, abs=1e-12)
+    recurrent = CircuitSystem(CompiledCircuit(random_circuit(0)))
+    assert not recurrent.swept
+    assert not recurrent.swept_back

@@ -71,15 +71,13 @@ def finite_differences(
     return found
 
 
-def energy(task: Task, batch: Batch) -> Callable[[], torch.Tensor]:
+def energy(task: Task, batch: Batch, at: torch.Tensor) -> Callable[[], torch.Tensor]:
     """Sum over samples of H + L/alpha at the controlled equilibrium, H = 1/2 |psi|^2, as a function of the weights.
 
-    The equilibrium is found from the free state once; what it becomes when a weight moves a little is followed from
+    `at` is the equilibrium whose branch is meant, [row, sample] (there may be several); what it becomes when a weight moves a little is followed from
     there by Newton steps where there is an energy without kinks, so that differences are taken on one branch of
     solutions (and fast).
     """
-    drive = task.system.drive(batch.x)
-    at = task.controlled(drive, batch.target, task.free(drive)).state
 
     def value() -> torch.Tensor:
         drive = task.system.drive(batch.x)

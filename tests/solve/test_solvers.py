@@ -22,7 +22,7 @@ from circuitlab.solve.base import solve
 from circuitlab.solve.choose import METHODS, SolveSettings, attempts, find
 from circuitlab.solve.euler import Euler
 from circuitlab.solve.fixed_point import FixedPoint
-from circuitlab.solve.levenberg import Damping, Levenberg
+from circuitlab.solve.levenberg import Levenberg
 from tests.oracles.circuits import circuit, edges, population, projection, random_circuit, sparse
 from tests.oracles.dense_twin import Twin, cross_entropy
 from tests.oracles.tasks import batch, task
@@ -91,11 +91,11 @@ def test_methods_agree_under_other_pathways(method: str, pathway: str) -> None:
 
 
 def trajectory(equations: Equations, dt: float, duration: float) -> np.ndarray:
-    solver, state = Euler(1e-9, 1, dt), equations.start()
+    run, no = Euler(1e-9, 1, dt).begin(equations, equations.start()), torch.tensor([False])
     for _ in range(round(duration / dt)):
-        step = solver.evaluate(equations, state)
-        state = solver.advance(equations, step, torch.tensor([False]), step.state, None)
-    return equations.close_algebraic(state)[:, 0].numpy()
+        run.judge()
+        run.advance(no, no)
+    return equations.close_algebraic(run.state)[:, 0].numpy()
 
 
 def check_trajectory(equations: Equations, right_hand_side, duration: float) -> None:
@@ -219,11 +219,12 @@ def test_damping_of_the_fixed_point_iteration() -> None:
     equations = FreeEquations(t.system, t.system.drive(torch.ones(1, 1, dtype=torch.float64)))
     assert not bool(solve(equations, FixedPoint(1e-9, 200)).converged.any())
     solver = FixedPoint(1e-9, 200, damping=0.5)
-    state = equations.start()
+    no = torch.tensor([False])
+    run = solver.begin(equations, torch.zeros_like(equations.start()))
     for count in range(1, 5):
-        step = equations.step(state)
-        state = solver.advance(equations, step, torch.tensor([False]), state, None)
-        assert float(state[0] - 0.4) == pytest.approx(-0.4 * (1 - 0.5 * 2.5) ** count)
+        run.judge()
+        run.advance(no, no)
+        assert float(run.state[0] - 0.4) == pytest.approx(-0.4 * (1 - 0.5 * 2.5) ** count)
     found = solve(equations, solver)
     assert float(found.fields.phi[0]) == pytest.approx(0.4, abs=1e-8)
 
@@ -262,22 +263,24 @@ def test_levenberg_never_climbs() -> None:
     state = 4 * torch.randn(
         equations.start().shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
     )
-    memory, soma = solver.memory(equations, state), equations.blocks["soma"]
+    run, soma = solver.begin(equations, state), equations.blocks["soma"]
     quiet = torch.zeros(6, dtype=torch.bool)
     values = [energy.value(state[soma])]
     for _ in range(12):
-        state = solver.advance(equations, equations.step(state), quiet, state, memory)
-        values.append(energy.value(state[soma]))
+        run.judge()
+        run.advance(quiet, quiet)
+        values.append(energy.value(run.state[soma]))
         assert (values[-1] <= values[-2] * (1 + 1e-12)).all()
     assert (values[-1] < 0.5 * values[0]).all()
 
 
 def test_every_sample_keeps_its_own_damping() -> None:
     """Levenberg's mu, of samples that stay when others leave."""
-    memory = Damping(torch.zeros(3, 5))
-    memory.mu = torch.arange(5.0)
-    memory.select(torch.tensor([1, 4]))
-    assert memory.mu.tolist() == [1, 4]
+    t = task(random_circuit(0))
+    run = Levenberg(1e-8, 10).begin(equations := controlled(t, batch(t, 5)), equations.start())
+    run.mu = torch.arange(5.0)
+    run.select(torch.tensor([1, 4]))
+    assert run.mu.tolist() == [1, 4]
 
 
 def test_levenberg_refuses_equations_without_an_energy() -> None:
