@@ -31,12 +31,14 @@ from circuitlab.solve.base import Solution
 
 Value = TypeVar("Value")
 
-FAILED, CLOSED = "failed", "closed"
-"""Notices in the group's store: a process failed, and process 0 has left its run file."""
+FAILED, CLOSED, LEFT = "failed", "closed", "left"
+"""Notices in the group's store: a process failed; process 0 has left its run file; how many of the others left."""
 LONGEST_WAIT = timedelta(minutes=30)
 """How long a process waits for the others before it gives them up."""
 SECONDS_TO_CLOSE = 20.0
 """How long others wait for process 0 to write its file to the end; torchrun kills after 30 s."""
+SECONDS_TO_LEAVE = 5.0
+"""How long process 0, which may keep the store, waits for the others."""
 
 
 class Group:
@@ -119,9 +121,7 @@ class Processes(Group):
         if cuda and self.local_rank < torch.cuda.device_count():
             torch.cuda.set_device(self.local_rank)
         try:
-            self.store, self.rank, self.size = next(
-                iter(rendezvous("env://", timeout=LONGEST_WAIT))
-            )
+            self.store, self.rank, self.size = next(iter(rendezvous("env://", timeout=LONGEST_WAIT)))
             distributed.init_process_group(
                 "cpu:gloo,cuda:nccl" if cuda else "gloo",
                 store=PrefixStore("groups", self.store),
@@ -224,15 +224,21 @@ class Processes(Group):
             return True
 
     def close(self, failed: bool) -> None:
-        """Leave the group, after process 0 has written its file to the end."""
+        """Leave the group, after process 0 has written its file to the end, and process 0 last of all."""
         with suppress(RuntimeError, ProcessError):
             if self.leads:
                 self.store.set(CLOSED, "yes")
-            until = time.monotonic() + SECONDS_TO_CLOSE
-            while not self._noticed(CLOSED) and time.monotonic() < until:
-                time.sleep(0.02)
+                self._until(lambda: self.store.add(LEFT, 0) >= self.size - 1, SECONDS_TO_LEAVE)
+            else:
+                self._until(lambda: self._noticed(CLOSED), SECONDS_TO_CLOSE)
+                self.store.add(LEFT, 1)
             if not failed:
                 self.distributed.destroy_process_group()
+
+    def _until(self, done: Callable[[], bool], seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while not done() and time.monotonic() < end:
+            time.sleep(0.02)
 
 
 @contextmanager
