@@ -28,6 +28,9 @@ Overrides = Annotated[
     ),
 ]
 
+SAME_SIGNAL = 2.0
+"""Seconds within which a signal that comes again is the same one, forwarded."""
+
 
 def run(
     file: Annotated[Path, typer.Argument(metavar="EXPERIMENT", help="The experiment's YAML file.")],
@@ -114,12 +117,19 @@ def _default(experiment: str, resume: bool) -> Path:
 
 @contextmanager
 def stopping(trainer: Trainer) -> Iterator[None]:
-    """The first Ctrl-C (or SIGTERM, as clusters send it) stops after the present step; a second one at once."""
+    """The first Ctrl-C (or SIGTERM, as clusters send it) stops after the present step; a second one at once.
+
+    Of many processes each may get the same signal twice, from the cluster and from torchrun; that counts as one.
+    """
+    asked = 0.0
 
     def ask(number: int, frame: Any) -> None:
+        nonlocal asked
         if trainer.stop_requested:
+            if trainer.group.size > 1 and time.monotonic() - asked < SAME_SIGNAL:
+                return
             raise KeyboardInterrupt
-        trainer.stop_requested = True
+        trainer.stop_requested, asked = True, time.monotonic()
         if trainer.group.leads:
             print("stopping after this step (once more to stop at once)", file=sys.stderr)
 
