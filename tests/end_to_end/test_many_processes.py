@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -16,7 +17,9 @@ import pytest
 import torch
 
 from circuitlab.cli.main import main
+from circuitlab.cli.run import stopping
 from circuitlab.experiment.training import prepare, train
+from circuitlab.learn.parallel import Group
 from circuitlab.learn.train import Observer, Stopped
 from circuitlab.spec.experiment import load_experiment
 
@@ -229,3 +232,22 @@ def test_a_killed_process_ends_the_others(experiment: Path) -> None:
     assert errors[0].splitlines() == ["another process of this run is gone"]
     with h5py.File(out) as file:
         assert file.attrs["status"] == "failed"
+
+
+def test_a_signal_forwarded_by_torchrun_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clusters tell every process and torchrun, which tells them again; a later one means it."""
+    group = Group()
+    trainer = SimpleNamespace(stop_requested=False, group=group)
+    with stopping(trainer):
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+    group.size, trainer.stop_requested = 2, False
+    with stopping(trainer):
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        assert trainer.stop_requested
+        later = time.monotonic() + 10
+        monkeypatch.setattr(time, "monotonic", lambda: later)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)

@@ -17,7 +17,7 @@ from circuitlab.control.dynamic_inversion import DynamicInversion, Feedback
 from circuitlab.control.output import leaky_integral
 from circuitlab.dynamics.circuit import CircuitSystem
 from circuitlab.dynamics.loss import LOSSES, OutputLoss
-from circuitlab.errors import CircuitError, ProcessError
+from circuitlab.errors import CircuitError
 from circuitlab.learn.backprop import RecurrentBackprop
 from circuitlab.learn.base import LearningRule, Task
 from circuitlab.learn.constrain import SingularValueBound
@@ -293,7 +293,3 @@ def test_each_process_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> N
     group.local_rank = 2
     with pytest.raises(CircuitError, match="this machine has 2 GPUs"):
         group.device("cuda")
-
-
-def test_a_failure_is_told_once() -> None:
-    assert str(ProcessError("")) == ""
