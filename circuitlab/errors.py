@@ -57,6 +57,10 @@ class NotConvergedError(CircuitlabError):
     """Samples did not reach their equilibrium and the user asked for an error instead of leaving them out."""
 
 
+class ProcessError(CircuitlabError):
+    """A run on many processes cannot go on because of another process; without text where that one tells of it."""
+
+
 def suggestion(word: str, allowed: Iterable[str]) -> str:
     """The sentence ` Did you mean 'x'?` for the nearest allowed word, or nothing."""
     near = difflib.get_close_matches(str(word), [str(name) for name in allowed], n=1, cutoff=0.6)

@@ -69,6 +69,7 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / ".bin").mkdir()
     programs = {
         "circuitlab": f'exec "{sys.executable}" -c "from circuitlab.cli.main import entry; entry()" "$@"\n',
+        "torchrun": f'exec "{sys.executable}" -m torch.distributed.run "$@"\n',
         "python": f'exec "{sys.executable}" "$@"\n',
     }
     for name, text in programs.items():

@@ -22,7 +22,7 @@ from circuitlab.cli.run import run
 from circuitlab.cli.schema import schema
 from circuitlab.cli.show import show
 from circuitlab.cli.validate import validate
-from circuitlab.errors import CircuitlabError, NotConvergedError
+from circuitlab.errors import CircuitlabError, NotConvergedError, ProcessError
 
 DONE, WRONG_INPUT, RUN_FAILED, STOPPED = 0, 1, 3, 130
 COMMANDS = (validate, schema, show, run, equilibrium, inspect)
@@ -67,8 +67,9 @@ def main(argv: list[str] | None = None) -> int:
         return stop.code if isinstance(stop.code, int) else DONE
     except KeyboardInterrupt:
         return STOPPED
-    except NotConvergedError as error:
-        print(error, file=sys.stderr)
+    except (NotConvergedError, ProcessError) as error:
+        if str(error):
+            print(error, file=sys.stderr)
         return RUN_FAILED
     except CircuitlabError as error:
         print(error, file=sys.stderr)

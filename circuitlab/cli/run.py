@@ -17,7 +17,9 @@ from circuitlab.cli.common import AllowOutside, AsJson, console, print_json, say
 
 if TYPE_CHECKING:
     from circuitlab.experiment.training import Prepared
+    from circuitlab.learn.parallel import Group
     from circuitlab.learn.train import Trainer
+    from circuitlab.spec.experiment import ExperimentSpec
 
 Overrides = Annotated[
     list[str] | None,
@@ -25,6 +27,9 @@ Overrides = Annotated[
         "--set", metavar="KEY=VALUE", help="Change a key of the experiment, such as learn.epochs=3."
     ),
 ]
+
+SAME_SIGNAL = 2.0
+"""Seconds within which a signal that comes again is the same one, forwarded."""
 
 
 def run(
@@ -49,18 +54,35 @@ def run(
     Ctrl-C stops after the present step and leaves a run that --resume continues, to the same numbers.
     """
     from circuitlab.errors import RunFileError
-    from circuitlab.experiment.training import prepare, train
-    from circuitlab.record.place import refuse_existing
+    from circuitlab.learn.parallel import joined
     from circuitlab.spec.experiment import load_experiment
 
-    if resume and overwrite:
-        raise RunFileError("--resume continues a run file and --overwrite replaces it; give one of them")
-    spec = load_experiment(file, overrides or (), allow_outside=allow_outside)
-    path = output if output is not None else _default(spec.experiment, resume)
-    if not resume:
+    with joined() as group:
+        if resume and overwrite:
+            raise RunFileError("--resume continues a run file and --overwrite replaces it; give one of them")
+        spec = load_experiment(file, overrides or (), allow_outside=allow_outside)
+        path = output if output is not None else _default(spec.experiment, resume)
+        _train(spec, path, group, resume=resume, overwrite=overwrite, as_json=as_json, quiet=quiet)
+
+
+def _train(
+    spec: ExperimentSpec,
+    path: Path,
+    group: Group,
+    *,
+    resume: bool,
+    overwrite: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Train, and tell of it where this process leads the group."""
+    from circuitlab.experiment.training import prepare, train
+    from circuitlab.record.place import refuse_existing
+
+    if group.leads and not resume:
         refuse_existing(path, str(path), overwrite)
-    prepared = prepare(spec)
-    report = Report(prepared, silent=as_json, bars=not (quiet or as_json))
+    prepared = prepare(spec, group)
+    report = Report(prepared, silent=as_json or not group.leads, bars=group.leads and not (quiet or as_json))
     started = time.monotonic()
     try:
         with stopping(prepared.trainer), report:
@@ -73,8 +95,11 @@ def run(
                 observers=[report.observer],
             )
     except KeyboardInterrupt:
-        print(f"stopped; the same command with --resume goes on from {path}", file=sys.stderr)
+        if group.leads:
+            print(f"stopped; the same command with --resume goes on from {path}", file=sys.stderr)
         raise
+    if not group.leads:
+        return
     summary = _summary(path, prepared, time.monotonic() - started)
     if as_json:
         print_json(summary)
@@ -92,13 +117,21 @@ def _default(experiment: str, resume: bool) -> Path:
 
 @contextmanager
 def stopping(trainer: Trainer) -> Iterator[None]:
-    """The first Ctrl-C (or SIGTERM, as clusters send it) stops after the present step; a second one at once."""
+    """The first Ctrl-C (or SIGTERM, as clusters send it) stops after the present step; a second one at once.
+
+    Of many processes each may get the same signal twice, from the cluster and from torchrun; that counts as one.
+    """
+    asked = 0.0
 
     def ask(number: int, frame: Any) -> None:
+        nonlocal asked
         if trainer.stop_requested:
+            if trainer.group.size > 1 and time.monotonic() - asked < SAME_SIGNAL:
+                return
             raise KeyboardInterrupt
-        trainer.stop_requested = True
-        print("stopping after this step (once more to stop at once)", file=sys.stderr)
+        trainer.stop_requested, asked = True, time.monotonic()
+        if trainer.group.leads:
+            print("stopping after this step (once more to stop at once)", file=sys.stderr)
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

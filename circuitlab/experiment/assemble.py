@@ -50,13 +50,16 @@ class Assembled:
     task: Task
 
 
-def assemble(spec: ExperimentSpec) -> Assembled:
+def assemble(spec: ExperimentSpec, device_name: str | None = None) -> Assembled:
     """Build, compile and control the circuit of an experiment.
+
+    Args:
+        device_name: the device of this process, where it is another than the experiment's.
 
     Raises:
         CircuitlabError: the circuit cannot be built, does not fit into memory, or the device is not there.
     """
-    device = torch_device(spec.device, spec.dtype)
+    device = torch_device(device_name or spec.device, spec.dtype)
     if spec.threads is not None:
         torch.set_num_threads(spec.threads)
     circuit = build(spec.circuit, spec.seed)

@@ -71,6 +71,11 @@ class Recording(Observer):
                     description="[sample] class of the recorded sample",
                 )
 
+    def wants_activity(self, trainer: Trainer) -> bool:
+        at = trainer.at
+        epochs_done = at.epoch + 1 if at.step_in_epoch + 1 == trainer.steps_per_epoch else None
+        return any(p.sample_ids is None and p.due(at.step, epochs_done) for p in self.probes)
+
     def step(self, trainer: Trainer, sample_ids: np.ndarray, batch: Batch, outcome: Outcome) -> None:
         used, at = outcome.used, trainer.at.step
         self._metric("step", at, "updates", "[step] number of the update", None)
@@ -85,7 +90,9 @@ class Recording(Observer):
         ]
         if trainer.rule.controls:
             cost = float(outcome.control_cost[used].mean()) if bool(used.any()) else float("nan")
-            rows.append(("step_control_cost", cost, "dimensionless", "mean over the minibatch of 1/2 sum psi^2"))
+            rows.append(
+                ("step_control_cost", cost, "dimensionless", "mean over the minibatch of 1/2 sum psi^2")
+            )
         for name, value, units, words in rows:
             self._metric(name, value, units, f"[step] {words}", "training/step")
         self._last = (sample_ids, batch, outcome)

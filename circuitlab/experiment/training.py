@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from circuitlab.data.datasets import Assignment, DataSet, assign, batches, load
 from circuitlab.errors import CircuitError, DataError, RunFileError
@@ -17,6 +20,7 @@ from circuitlab.graph.streams import stream
 from circuitlab.learn.constrain import SingularValueBound
 from circuitlab.learn.evaluate import Split
 from circuitlab.learn.optimizer import make_optimizer, make_scheduler
+from circuitlab.learn.parallel import ALONE, Group
 from circuitlab.learn.rules import RULES
 from circuitlab.learn.train import EarlyStopping, Observer, Schedule, Stopped, Trainer
 from circuitlab.record.probes import Probe, estimate_bytes, plan_probes, require_space
@@ -51,23 +55,26 @@ class Prepared:
     dataset: DataSet
 
 
-def prepare(spec: ExperimentSpec) -> Prepared:
+def prepare(spec: ExperimentSpec, group: Group = ALONE) -> Prepared:
     """Load the data, build the circuit and make the trainer of an experiment.
+
+    Args:
+        group: the processes that share the run; every one of them prepares all of it.
 
     Raises:
         CircuitlabError: whatever is wrong with the experiment, its data or its circuit.
     """
     try:
-        return _prepare(spec)
+        return _prepare(spec, group)
     except (CircuitError, DataError) as error:
         raise type(error)(spec.located(str(error))) from error
 
 
-def _prepare(spec: ExperimentSpec) -> Prepared:
+def _prepare(spec: ExperimentSpec, group: Group) -> Prepared:
     assert spec.data is not None, "experiment files are refused without data"
     dataset = load(spec.data, spec.folder, generator=stream(spec.seed, "validation"), dtype=spec.dtype)
     assignment = assign(dataset, spec.circuit.populations, spec.data.inputs, spec.data.targets)
-    assembled = assemble(spec)
+    assembled = assemble(spec, group.device(spec.device))
     compiled, learn = assembled.compiled, spec.learn
     parts = {name: dataset.split(name) for name in ("train", "validation", "test")}
     splits = {name: _split(assembled, part.arrays, assignment) for name, part in parts.items() if len(part)}
@@ -118,6 +125,7 @@ def _prepare(spec: ExperimentSpec) -> Prepared:
         optimizer,
         scheduler,
         SingularValueBound(compiled, bound) if bound is not None else None,
+        group=group,
     )
     sizes = {name: len(split) for name, split in splits.items()}
     probes = plan_probes(
@@ -163,45 +171,68 @@ def train(
         RunFileError: the file cannot be written, or is of another experiment.
     """
     spec, trainer = prepared.assembled.spec, prepared.trainer
+    group = trainer.group
+    texts = _texts(spec)
+    group.verify(
+        {name: torch.tensor(zlib.crc32(text.encode())) for name, text in texts.items()}, "the files of"
+    )
     restored: dict[str, Any] = {}
-    if resume and Path(path).exists():
-        restored = _checkpoint_of(path, spec)
-        writer = RunWriter.resume(path)
-    else:
-        size = estimate_bytes(
-            prepared.probes,
-            steps=spec.learn.epochs * len(trainer.schedule.order(1)),
-            epochs=spec.learn.epochs,
-            dtype=spec.dtype,
-        )
-        require_space(path, size)
-        writer = begin_file(prepared.assembled, path, command=command, overwrite=overwrite)
-    with writer:
-        writer.attributes("training", solver=spec.solve.method, data=prepared.dataset.name)
+    writer: RunWriter | None = None
+    if group.leads:
+        restored, writer = _open(prepared, path, command=command, resume=resume, overwrite=overwrite)
+    with writer or nullcontext():
+        restored = group.from_first(lambda: restored)
         if restored:
             trainer.restore(restored)
-        recording = Recording(
-            writer,
-            trainer.task,
-            prepared.splits,
-            prepared.labels,
-            prepared.probes,
-            spec.learn.snapshots_every,
-        )
-        trainer.observers = (recording, *observers)
+        if writer is not None:
+            writer.attributes(
+                "training", solver=spec.solve.method, data=prepared.dataset.name, processes=group.size
+            )
+            recording = Recording(
+                writer,
+                trainer.task,
+                prepared.splits,
+                prepared.labels,
+                prepared.probes,
+                spec.learn.snapshots_every,
+            )
+            trainer.observers = (recording, *observers)
         try:
             trainer.run()
         except Stopped:
-            writer.checkpoint(trainer.state())
+            if writer is not None:
+                writer.checkpoint(trainer.state())
             raise
-        writer.checkpoint(trainer.state())
+        if writer is not None:
+            writer.checkpoint(trainer.state())
     return trainer
 
 
+def _open(
+    prepared: Prepared, path: str | Path, *, command: str, resume: bool, overwrite: bool
+) -> tuple[dict[str, Any], RunWriter]:
+    """The state to go on from (empty for a new run), and the run file."""
+    spec, trainer = prepared.assembled.spec, prepared.trainer
+    if resume and Path(path).exists():
+        restored = _checkpoint_of(path, spec)
+        return restored, RunWriter.resume(path)
+    size = estimate_bytes(
+        prepared.probes,
+        steps=spec.learn.epochs * len(trainer.schedule.order(1)),
+        epochs=spec.learn.epochs,
+        dtype=spec.dtype,
+    )
+    require_space(path, size)
+    return {}, begin_file(prepared.assembled, path, command=command, overwrite=overwrite)
+
+
+def _texts(spec: ExperimentSpec) -> dict[str, str]:
+    return {"circuit": yaml_text(spec.circuit.resolved()), "experiment": yaml_text(spec.resolved())}
+
+
 def _checkpoint_of(path: str | Path, spec: ExperimentSpec) -> dict[str, Any]:
-    texts = {"circuit": yaml_text(spec.circuit.resolved()), "experiment": yaml_text(spec.resolved())}
     with open_run(path) as run:
-        for name, text in texts.items():
+        for name, text in _texts(spec).items():
             if (run.circuit_yaml if name == "circuit" else run.experiment_yaml) != text:
                 raise RunFileError(
                     f"{path}: was made by another {name} (a key or an override differs); resume with the same files "

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from circuitlab.learn.base import Batch, Task
+from circuitlab.learn.parallel import ALONE, Group
 
 PORTION = 500
 """Samples evaluated at a time."""
@@ -53,34 +54,42 @@ class Evaluation:
         return found if self.accuracy is None else {**found, "accuracy": self.accuracy}
 
 
-def count_right(task: Task, split: Split, phi: Tensor, batch: Batch) -> tuple[int, int]:
-    """Number of classes asked for in a batch of the split, and of those that the outputs at phi tell right."""
+def count_right(task: Task, split: Split, phi: Tensor, batch: Batch) -> int:
+    """Number of classes, over a batch of the split, that the outputs at phi tell right."""
     y = task.outputs(phi)
-    right = sum(int((y[rows].argmax(0) == batch.target[rows].argmax(0)).sum()) for rows in split.classes)
-    return len(split.classes) * batch.x.shape[1], right
+    return sum(int((y[rows].argmax(0) == batch.target[rows].argmax(0)).sum()) for rows in split.classes)
 
 
 @torch.no_grad()
-def evaluate(task: Task, split: Split) -> Evaluation:
-    """Loss and accuracy at the free equilibrium; samples that did not converge count with their best state."""
+def evaluate(task: Task, split: Split, group: Group = ALONE) -> Evaluation:
+    """Loss and accuracy at the free equilibrium; samples that did not converge count with their best state.
+
+    Every process of the group takes its share of the split.
+    """
     loss, right, missing = 0.0, 0, 0
-    for start in range(0, len(split), PORTION):
-        batch = split.batch(np.arange(start, min(start + PORTION, len(split))))
+    share = group.share(len(split))
+    for start in range(share.start, share.stop, PORTION):
+        batch = split.batch(np.arange(start, min(start + PORTION, share.stop)))
         free = task.free(task.system.drive(batch.x))
         y = task.outputs(free.fields.phi)
         loss += float(task.loss.value(y, batch.target).double().sum())
         missing += int((~free.converged).sum())
-        right += count_right(task, split, free.fields.phi, batch)[1]
+        right += count_right(task, split, free.fields.phi, batch)
+    loss, missing, right = group.sum(np.array([loss, missing, right], dtype=np.float64)).tolist()
     n = max(len(split), 1)
     accuracy = right / (n * len(split.classes)) if split.classes else None
     return Evaluation(loss / n, accuracy, missing / n)
 
 
 @torch.no_grad()
-def control_cost(task: Task, split: Split) -> float:
+def control_cost(task: Task, split: Split, group: Group = ALONE) -> float:
     """Mean of H = 1/2 |psi|^2 at the controlled equilibria of the split's first samples; NaN where none converged."""
-    batch = split.batch(np.arange(min(CONTROL_SAMPLES, len(split))))
-    drive = task.system.drive(batch.x)
-    found = task.controlled(drive, batch.target, task.free(drive))
-    cost = 0.5 * found.fields.psi[:, found.converged].double().square().sum(0)
-    return float(cost.mean())
+    share, total, count = group.share(min(CONTROL_SAMPLES, len(split))), 0.0, 0
+    if share.stop > share.start:
+        batch = split.batch(np.arange(share.start, share.stop))
+        drive = task.system.drive(batch.x)
+        found = task.controlled(drive, batch.target, task.free(drive))
+        total = float(0.5 * found.fields.psi[:, found.converged].double().square().sum())
+        count = int(found.converged.sum())
+    total, count = group.sum(np.array([total, count], dtype=np.float64)).tolist()
+    return total / count if count else float("nan")

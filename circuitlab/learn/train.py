@@ -18,8 +18,11 @@ from circuitlab.compile.compiled import CompiledCircuit
 from circuitlab.learn.base import Batch, LearningRule, Outcome, Task
 from circuitlab.learn.constrain import SingularValueBound
 from circuitlab.learn.evaluate import Evaluation, Split, control_cost, count_right, evaluate
+from circuitlab.learn.parallel import ALONE, Group, whole
 
 Order = Callable[[int], list[np.ndarray]]
+VERIFY_EVERY = 100
+"""Steps between two checks that all processes hold the same parameters; they are checked at every epoch as well."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -27,10 +30,14 @@ class Stopped(KeyboardInterrupt):
 
 
 class Observer:
-    """Somebody who watches training; every method may be left as it is."""
+    """Somebody who watches training; every method may be left as it is. Of many processes only the first has any."""
+
+    def wants_activity(self, trainer: Trainer) -> bool:
+        """Asked before each update: whether `step` needs the equilibria themselves, not only numbers of each sample."""
+        return False
 
     def step(self, trainer: Trainer, sample_ids: np.ndarray, batch: Batch, outcome: Outcome) -> None:
-        """After each update."""
+        """After each update; all arguments are of the whole minibatch."""
 
     def epoch(self, trainer: Trainer, metrics: dict[str, float]) -> None:
         """After each epoch and its evaluation; epoch 0 is before the first update."""
@@ -142,6 +149,7 @@ class Trainer:
         scheduler: and whether it moves per `step` or `epoch`; None for a constant rate.
         bound: of the recurrent weights' largest singular value, or None.
         observers: told of every step and epoch.
+        group: the processes that share the work; each draws the same minibatches and takes its part of them.
     """
 
     def __init__(
@@ -155,11 +163,13 @@ class Trainer:
         scheduler: tuple[torch.optim.lr_scheduler.LRScheduler | None, str] = (None, "epoch"),
         bound: SingularValueBound | None = None,
         observers: Sequence[Observer] = (),
+        group: Group = ALONE,
     ) -> None:
         self.compiled, self.task, self.rule, self.splits = compiled, task, rule, splits
         self.schedule, self.optimizer, self.bound = schedule, optimizer, bound
         self.scheduler, self.per = scheduler
         self.observers = tuple(observers)
+        self.group = group
         self.at = Progress()
         self.stop_requested = False
         self.steps_per_epoch = 0
@@ -181,9 +191,9 @@ class Trainer:
 
     def evaluate(self) -> dict[str, float]:
         """Loss and accuracy of every split at the free equilibrium, and the control still needed, by metric name."""
-        metrics = {"control_cost": control_cost(self.task, self.splits["train"])}
+        metrics = {"control_cost": control_cost(self.task, self.splits["train"], self.group)}
         for name, split in self.splits.items():
-            found: Evaluation = evaluate(self.task, split)
+            found: Evaluation = evaluate(self.task, split, self.group)
             metrics |= {f"{name}_{key}": value for key, value in found.metrics().items()}
         return metrics
 
@@ -206,6 +216,7 @@ class Trainer:
         self._tell_epoch(metrics)
 
     def _tell_epoch(self, metrics: dict[str, float]) -> None:
+        self.group.verify(self.compiled.parameters_by_name(), "the parameters of")
         for observer in self.observers:
             observer.epoch(self, metrics)
         self._safe_point()
@@ -214,12 +225,11 @@ class Trainer:
         """Here `state()` is whole: time for checkpoints, and to stop where somebody asked for it."""
         for observer in self.observers:
             observer.checkpoint(self)
-        if self.stop_requested:
+        if self.group.stopping or (self.stop_requested and self.group.size == 1):
             raise Stopped
 
     def _step(self, sample_ids: np.ndarray) -> None:
-        batch = self.splits["train"].batch(sample_ids)
-        outcome = self.rule.outcome(self.task, batch)
+        batch, outcome, right = self._outcome(sample_ids)
         if bool(outcome.used.any()):
             self._apply(outcome.updates)
         if self.scheduler is not None and self.per == "step":
@@ -227,9 +237,24 @@ class Trainer:
         self.at.step += 1
         self.at.step_in_epoch += 1
         self.at.unconverged += int((~outcome.used).sum())
-        self.at.sums.add(outcome, *count_right(self.task, self.splits["train"], outcome.free.fields.phi, batch))
+        self.at.sums.add(outcome, len(self.splits["train"].classes) * len(sample_ids), right)
+        if self.at.step % VERIFY_EVERY == 0:
+            self.group.verify(self.compiled.parameters_by_name(), "the parameters of")
         for observer in self.observers:
             observer.step(self, sample_ids, batch, outcome)
+
+    def _outcome(self, sample_ids: np.ndarray) -> tuple[Batch, Outcome, int]:
+        """A minibatch, what the rule found on it (over all processes) and how many classes were told right."""
+        split, count, group = self.splits["train"], len(sample_ids), self.group
+        own = sample_ids[group.share(count)]
+        batch = split.batch(own if len(own) else sample_ids[:1])
+        outcome = self.rule.outcome(self.task, batch)
+        right = count_right(self.task, split, outcome.free.fields.phi, batch)
+        if group.size == 1:
+            return batch, outcome, right
+        wanted = any(observer.wants_activity(self) for observer in self.observers)
+        outcome, right = whole(group, outcome, count, wanted, self.stop_requested, right)
+        return (split.batch(sample_ids) if self.observers else batch), outcome, right
 
     @torch.no_grad()
     def _apply(self, updates: dict[str, Tensor]) -> None:

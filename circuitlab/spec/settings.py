@@ -256,7 +256,7 @@ class LearnSpec(Model):
     epochs: Count = 20
     """Passes over the training samples."""
     batch_size: Count = 64
-    """Samples per update."""
+    """Samples per update, over all processes."""
     clip: Positive | None = None
     """Bound on the norm of the whole update; none unless given."""
     constrain: ConstrainSpec = ConstrainSpec()
