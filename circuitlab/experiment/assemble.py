@@ -79,7 +79,7 @@ def assemble(spec: ExperimentSpec) -> Assembled:
         pathway(spec, system),
         controller(spec.control.controller),
         settings,
-        start=solve.start,
+        start="zero" if solve.start == "zero" else "free",
         on_unconverged=solve.on_unconverged,
     )
     return Assembled(spec, circuit, compiled, system, task)

@@ -14,7 +14,7 @@ from circuitlab.dynamics.equations import Equations, Fields, Step
 from circuitlab.dynamics.system import Point, System
 from circuitlab.errors import CircuitError
 from circuitlab.learn.base import Batch, LearningRule, Outcome, Task, mean_update, usable
-from circuitlab.solve.choose import find
+from circuitlab.learn.starts import CREDIT
 
 TINY = 1e-30
 
@@ -77,9 +77,8 @@ class RecurrentBackprop(LearningRule):
         free = task.free(drive)
         phi = free.fields.phi
         y = task.outputs(phi)
-        second = find(
-            AdjointEquations(task.system, phi, drive, -task.loss.gradient(y, batch.target)), task.settings
-        )
+        error = task.loss.gradient(y, batch.target)
+        second = task.find(CREDIT, AdjointEquations(task.system, phi, drive, -error), error=error)
         used = usable(task, free.converged & second.converged)
         updates = mean_update(task, phi, second.fields.psi, batch.x, used)
         return Outcome(updates, task.loss.value(y, batch.target), free, second, used)

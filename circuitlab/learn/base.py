@@ -10,10 +10,11 @@ from torch import Tensor
 
 from circuitlab.control.base import Controlled, Pathway
 from circuitlab.control.output import OutputController
-from circuitlab.dynamics.equations import FreeEquations
+from circuitlab.dynamics.equations import Equations, FreeEquations
 from circuitlab.dynamics.loss import OutputLoss
 from circuitlab.dynamics.system import System
 from circuitlab.errors import NotConvergedError
+from circuitlab.learn.starts import CREDIT, FREE, SampleStarts
 from circuitlab.solve.base import Solution
 from circuitlab.solve.choose import SolveSettings, find
 
@@ -43,6 +44,7 @@ class Task:
         start: where the controlled state starts, `free` (the free equilibrium) or `zero`.
         on_unconverged: `skip` leaves samples that did not converge out of the update, `keep` uses their best state,
             `raise` stops.
+        starts: warm starts of the training samples at hand; None where every state begins at the equations' own.
     """
 
     system: System
@@ -52,17 +54,38 @@ class Task:
     settings: SolveSettings
     start: str = "free"
     on_unconverged: str = "skip"
+    starts: SampleStarts | None = None
 
     def free(self, drive: Tensor, fallback: bool = True) -> Solution:
         """The free equilibrium for U x + b, [unit, sample]; without `fallback` by the first solver alone, which is
         enough where the state only serves as a start."""
-        return find(FreeEquations(self.system, drive), self.settings, fallback=fallback)
+        return self.find(FREE, FreeEquations(self.system, drive), fallback)
 
     def controlled(self, drive: Tensor, target: Tensor, free: Solution) -> Solution:
-        """The equilibrium under control, starting from the free one (or from zero, as `start` says)."""
+        """The equilibrium under control, starting from the free one (or from zero, as `start` says), or warm."""
         phi = free.fields.phi if self.start == "free" else torch.zeros_like(drive)
         batch = Controlled(self.system, drive, target, self.loss, self.controller, phi)
-        return find(self.pathway.equations(batch), self.settings)
+        error = self.loss.gradient(self.outputs(free.fields.phi), target)
+        return self.find(CREDIT, self.pathway.equations(batch), error=error)
+
+    def find(
+        self, phase: str, equations: Equations, fallback: bool = True, error: Tensor | None = None
+    ) -> Solution:
+        """The equilibrium of a phase, `free` or `credit`, from its warm starts where the task has any.
+
+        Args:
+            error: dL/dy at the free state, [output unit, sample], to which starts are in proportion.
+        """
+        if self.starts is not None:
+            return self.starts.find(phase, equations, self.settings, fallback, error)
+        return find(equations, self.settings, fallback=fallback)
+
+    def controlled_rows(self) -> int:
+        """Rows of the controlled state: potentials, and whatever the pathway adds to them."""
+        phi = torch.zeros_like(self.system.tau)
+        target = phi[self.system.output]
+        batch = Controlled(self.system, phi, target, self.loss, self.controller, phi)
+        return max(rows.stop for rows in self.pathway.equations(batch).blocks.values())
 
     def outputs(self, phi: Tensor) -> Tensor:
         """y = D phi, [output unit, sample]."""

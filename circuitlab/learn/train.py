@@ -7,7 +7,7 @@ for bit on one machine. Recording is handed in as observers; nothing here knows 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from circuitlab.compile.compiled import CompiledCircuit
 from circuitlab.learn.base import Batch, LearningRule, Outcome, Task
 from circuitlab.learn.constrain import SingularValueBound
 from circuitlab.learn.evaluate import Evaluation, Split, control_cost, count_right, evaluate
+from circuitlab.learn.starts import Starts
 
 Order = Callable[[int], list[np.ndarray]]
 
@@ -142,6 +143,7 @@ class Trainer:
         scheduler: and whether it moves per `step` or `epoch`; None for a constant rate.
         bound: of the recurrent weights' largest singular value, or None.
         observers: told of every step and epoch.
+        starts: where the equilibria of training samples begin; None for the equations' own starts.
     """
 
     def __init__(
@@ -155,11 +157,12 @@ class Trainer:
         scheduler: tuple[torch.optim.lr_scheduler.LRScheduler | None, str] = (None, "epoch"),
         bound: SingularValueBound | None = None,
         observers: Sequence[Observer] = (),
+        starts: Starts | None = None,
     ) -> None:
         self.compiled, self.task, self.rule, self.splits = compiled, task, rule, splits
         self.schedule, self.optimizer, self.bound = schedule, optimizer, bound
         self.scheduler, self.per = scheduler
-        self.observers = tuple(observers)
+        self.observers, self.starts = tuple(observers), starts
         self.at = Progress()
         self.stop_requested = False
         self.steps_per_epoch = 0
@@ -219,7 +222,8 @@ class Trainer:
 
     def _step(self, sample_ids: np.ndarray) -> None:
         batch = self.splits["train"].batch(sample_ids)
-        outcome = self.rule.outcome(self.task, batch)
+        task = replace(self.task, starts=self.starts.of(sample_ids)) if self.starts else self.task
+        outcome = self.rule.outcome(task, batch)
         if bool(outcome.used.any()):
             self._apply(outcome.updates)
         if self.scheduler is not None and self.per == "step":
@@ -227,7 +231,9 @@ class Trainer:
         self.at.step += 1
         self.at.step_in_epoch += 1
         self.at.unconverged += int((~outcome.used).sum())
-        self.at.sums.add(outcome, *count_right(self.task, self.splits["train"], outcome.free.fields.phi, batch))
+        self.at.sums.add(
+            outcome, *count_right(self.task, self.splits["train"], outcome.free.fields.phi, batch)
+        )
         for observer in self.observers:
             observer.step(self, sample_ids, batch, outcome)
 
@@ -270,6 +276,7 @@ class Trainer:
             "optimizer": _plain(self.optimizer.state_dict()),
             "scheduler": _plain(self.scheduler.state_dict()) if self.scheduler is not None else {},
             "bound": _plain(self.bound.state()) if self.bound else {},
+            "starts": _plain(self.starts.state()) if self.starts else {},
         }
 
     @torch.no_grad()
@@ -285,6 +292,8 @@ class Trainer:
         if self.bound:
             device = self.compiled.device
             self.bound.restore({name: v.to(device) for name, v in _tensors(state["bound"]).items()})
+        if self.starts:
+            self.starts.restore(_tensors(state["starts"]))
 
 
 def _array(value: Tensor) -> np.ndarray:
