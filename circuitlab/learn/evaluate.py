@@ -10,8 +10,10 @@ from torch import Tensor
 
 from circuitlab.learn.base import Batch, Task
 
-PORTION = 500
-"""Samples evaluated at a time."""
+PORTION = 250
+"""Samples evaluated at a time; their states are what an evaluation's memory goes to."""
+CONTROL_PORTION = 125
+"""Samples whose controlled equilibria are found at a time in an evaluation."""
 CONTROL_SAMPLES = 250
 """Training samples on which the control that the circuit still needs is measured."""
 
@@ -79,8 +81,10 @@ def evaluate(task: Task, split: Split) -> Evaluation:
 @torch.no_grad()
 def control_cost(task: Task, split: Split) -> float:
     """Mean of H = 1/2 |psi|^2 at the controlled equilibria of the split's first samples; NaN where none converged."""
-    batch = split.batch(np.arange(min(CONTROL_SAMPLES, len(split))))
-    drive = task.system.drive(batch.x)
-    found = task.controlled(drive, batch.target, task.free(drive))
-    cost = 0.5 * found.fields.psi[:, found.converged].double().square().sum(0)
-    return float(cost.mean())
+    costs, count = [], min(CONTROL_SAMPLES, len(split))
+    for start in range(0, count, CONTROL_PORTION):
+        batch = split.batch(np.arange(start, min(start + CONTROL_PORTION, count)))
+        drive = task.system.drive(batch.x)
+        found = task.controlled(drive, batch.target, task.free(drive))
+        costs.append(0.5 * found.fields.psi[:, found.converged].double().square().sum(0))
+    return float(torch.cat(costs).mean())
