@@ -127,7 +127,8 @@ def _tables(summary: dict[str, Any]) -> None:
     need = summary["memory"]
     say(
         f"memory beyond Python, torch and the data: {memory(need['peak'])} to train by "
-        f"{need['rule'].replace('_', ' ')} with {need['batch']} samples per update in {need['dtype']} ({memory(need['building'])} to build, "
+        f"{need['rule'].replace('_', ' ')} with {need['batch']} samples per update in {need['dtype']} "
+        f"({memory(need['building'])} to build, "
         f"{memory(need['step'])} for a step, {memory(need['evaluating'])} for an evaluation)"
     )
 

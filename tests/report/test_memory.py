@@ -57,14 +57,14 @@ def test_show_predicts_the_peak_within_a_fifth(
 
 @pytest.mark.parametrize("rule", ["least_control", "recurrent_backprop"])
 def test_iterations_take_no_memory(rule: str, tmp_path: Path) -> None:
-    """A tolerance below what rounding allows keeps the solver busy to its limit: ten times as many, one peak."""
+    """A tolerance below what rounding allows keeps the solver busy to its limit; a state kept per iteration is 140 MB."""
     path = written(tmp_path, 2_000, SPARSE)
     options = ("solve.method=anderson", "solve.tolerance=2.1e-7", "solve.on_unconverged=keep")
     few, many = (
-        peaks(path, rule, 64, *options, f"solve.max_iterations={limit}", steps=2)["step"]
-        for limit in (30, 300)
+        peaks(path, rule, 64, *options, f"solve.max_iterations={limit}", steps=1)["step"]
+        for limit in (50, 500)
     )
-    assert many == pytest.approx(few, rel=0.05)
+    assert many == pytest.approx(few, rel=0.08)
 
 
 def test_stored_bytes_are_those_of_the_formats() -> None:
