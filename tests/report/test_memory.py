@@ -57,7 +57,7 @@ def test_show_predicts_the_peak_within_a_fifth(
 
 @pytest.mark.parametrize("rule", ["least_control", "recurrent_backprop"])
 def test_iterations_take_no_memory(rule: str, tmp_path: Path) -> None:
-    """A tolerance below what rounding allows keeps the solver busy to its limit; a state kept per iteration is 140 MB."""
+    """A tolerance below what rounding allows keeps the solver busy to its limit; a state kept for each is 140 MB."""
     path = written(tmp_path, 2_000, SPARSE)
     options = ("solve.method=anderson", "solve.tolerance=2.1e-7", "solve.on_unconverged=keep")
     few, many = (
