@@ -37,7 +37,8 @@ HELD_CONTROLLED = 1.5
 HELD_ADJOINT = 7.0
 """Further, for a baseline's second phase: the linearised circuit, and once more of the samples still moving."""
 BUILDING_BYTES = 10
-"""Per edge of the largest projection: what building holds for a while (an ordering, weights before conversion)."""
+"""Per edge of the largest projection: what building holds for a while (an ordering, weights before conversion) and
+what the allocator keeps of it afterwards."""
 ADAM = 2
 """Moments of the default optimizer, in parameters; and what it holds for a while for one parameter."""
 
@@ -130,8 +131,8 @@ def predict(circuit: Circuit, kernels: int, *, batch: int, rule: str, dtype: tor
     graph = float(sum(graph_bytes(p) for p in projections))
     stored = kernels + sum(biases) * dtype.itemsize
     learning = (1 + ADAM) * plastic
-    there = graph + stored + learning
-    longest = max((len(p.edges) for p in projections), default=0)
+    building = graph + stored + BUILDING_BYTES * max((len(p.edges) for p in projections), default=0)
+    there = building + learning
     samples = (inputs + 2 * outputs) * dtype.itemsize
     updating = plastic + ADAM * largest
 
@@ -145,7 +146,7 @@ def predict(circuit: Circuit, kernels: int, *, batch: int, rule: str, dtype: tor
         graph=graph,
         kernels=stored,
         learning=learning,
-        building=graph + stored + BUILDING_BYTES * longest,
+        building=building,
         step=there + max(height(rule, batch), samples * batch + updating),
         evaluating=there + max(free, height("least_control", CONTROL_PORTION)),
     )
