@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from circuitlab.cli.common import AllowOutside, AsJson, CircuitFile, memory, print_json, say, table
+from circuitlab.errors import CircuitError
 
 
 def show(
@@ -20,15 +21,28 @@ def show(
     seed: Annotated[
         int, typer.Option(help="Seed of the connections and weights, where the file has none.")
     ] = 0,
+    batch: Annotated[
+        int,
+        typer.Option(
+            min=1, metavar="N", help="Samples per update of the training whose memory is predicted."
+        ),
+    ] = 64,
+    rule: Annotated[str, typer.Option(help="Its learning rule.")] = "least_control",
+    dtype: Annotated[str, typer.Option(help="Its precision, float32 or float64.")] = "float32",
     allow_outside: AllowOutside = False,
 ) -> None:
     """Show a circuit: populations, projections, densities, memory, spectral radius, and its drawing."""
+    from circuitlab.experiment.assemble import DTYPES
     from circuitlab.graph.build import build
+    from circuitlab.learn.rules import RULES
     from circuitlab.report.summary import summarize
     from circuitlab.spec.circuit import load_circuit
 
+    for option, value, allowed in (("--rule", rule, RULES), ("--dtype", dtype, DTYPES)):
+        if value not in allowed:
+            raise CircuitError(f"{option}: no '{value}'; allowed: {', '.join(allowed)}")
     built = build(load_circuit(circuit, allow_outside=allow_outside), seed=seed)
-    summary = summarize(built)
+    summary = summarize(built, batch=batch, rule=rule, dtype=DTYPES[dtype])
     if draw is not None:
         from circuitlab.report.draw import draw as draw_circuit
 
@@ -44,7 +58,8 @@ def show(
 def _tables(summary: dict[str, Any]) -> None:
     size = f"{summary['neurons']:,} neurons, {summary['synapses']:,} synapses"
     say(
-        f"{summary['circuit']}: {size}, {memory(summary['bytes'])} of float32 weights, seed {summary['seed']}"
+        f"{summary['circuit']}: {size}, {memory(summary['bytes'])} of {summary['memory']['dtype']} kernels, "
+        f"seed {summary['seed']}"
     )
     if summary["description"]:
         say(summary["description"])
@@ -109,6 +124,13 @@ def _tables(summary: dict[str, Any]) -> None:
     )
     radius = summary["spectral_radius"]
     say("spectral radius of the rate-coded weights: " + ("not found" if radius is None else f"{radius:.4g}"))
+    need = summary["memory"]
+    say(
+        f"memory beyond Python, torch and the data: {memory(need['peak'])} to train by "
+        f"{need['rule'].replace('_', ' ')} with {need['batch']} samples per update in {need['dtype']} "
+        f"({memory(need['building'])} to build, "
+        f"{memory(need['step'])} for a step, {memory(need['evaluating'])} for an evaluation)"
+    )
 
 
 def _shape(shape: list[int] | None) -> str | None:

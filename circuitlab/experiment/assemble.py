@@ -82,7 +82,7 @@ def assemble(spec: ExperimentSpec, device_name: str | None = None) -> Assembled:
         pathway(spec, system),
         controller(spec.control.controller),
         settings,
-        start=solve.start,
+        start="zero" if solve.start == "zero" else "free",
         on_unconverged=solve.on_unconverged,
     )
     return Assembled(spec, circuit, compiled, system, task)

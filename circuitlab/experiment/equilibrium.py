@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from circuitlab.data.arrays import read_arrays
-from circuitlab.errors import DataError
+from circuitlab.errors import CircuitError, DataError
 from circuitlab.experiment.activity import VARIABLES, Activity
 from circuitlab.experiment.assemble import Assembled, assemble, begin_file, target_array, tensor
 from circuitlab.learn.base import Batch
@@ -90,6 +90,10 @@ def find_equilibria(spec: ExperimentSpec, inputs: Path, targets: Path | None) ->
     Raises:
         CircuitlabError: the files do not fit, or the circuit cannot be built.
     """
+    if spec.solve.start in ("class_mean", "last"):
+        raise CircuitError(
+            f"solve.start: {spec.solve.start} comes from earlier updates, and here is none; allowed: free, zero"
+        )
     populations = spec.circuit.populations
     given = arrays_for(inputs, {name: populations[name].size for name in spec.circuit.inputs}, "input")
     for name, array in given.items():

@@ -22,6 +22,7 @@ from circuitlab.learn.evaluate import Split
 from circuitlab.learn.optimizer import make_optimizer, make_scheduler
 from circuitlab.learn.parallel import ALONE, Group
 from circuitlab.learn.rules import RULES
+from circuitlab.learn.starts import CREDIT, FREE, Classes, Starts
 from circuitlab.learn.train import EarlyStopping, Observer, Schedule, Stopped, Trainer
 from circuitlab.record.probes import Probe, estimate_bytes, plan_probes, require_space
 from circuitlab.record.reader import open_run
@@ -125,6 +126,7 @@ def _prepare(spec: ExperimentSpec, group: Group) -> Prepared:
         optimizer,
         scheduler,
         SingularValueBound(compiled, bound) if bound is not None else None,
+        starts=_starts(assembled, splits["train"], group),
         group=group,
     )
     sizes = {name: len(split) for name, split in splits.items()}
@@ -149,6 +151,27 @@ def _split(assembled: Assembled, arrays: Any, assignment: Assignment) -> Split:
         if array.ndim == 1:
             classes.append(rows)
     return Split(tensor(x, compiled), tensor(np.concatenate(targets, axis=1), compiled), tuple(classes))
+
+
+def _starts(assembled: Assembled, train: Split, group: Group) -> Starts | None:
+    """Warm starts for the training samples, where the experiment asks for them."""
+    spec, task, compiled = assembled.spec, assembled.task, assembled.compiled
+    solve = spec.solve
+    if solve.start not in ("class_mean", "last"):
+        return None
+    if group.size > 1:
+        raise CircuitError(
+            f"solve.start: {solve.start} remembers samples, which move from process to process; "
+            "allowed with several processes: free, zero"
+        )
+    rows = {FREE: compiled.size, CREDIT: compiled.size}
+    if RULES[spec.learn.rule].controls:
+        rows[CREDIT] = task.controlled_rows()
+    classes = None
+    if train.classes:
+        first = train.classes[0]
+        classes = Classes(train.target[:, first].argmax(1), first.stop - first.start)
+    return Starts(solve.start, rows, len(train), classes, solve.start_memory, compiled.dtype, compiled.device)
 
 
 def train(

@@ -27,6 +27,7 @@ from circuitlab.dynamics.sweep import Sweep
 from circuitlab.dynamics.system import Point, System
 from circuitlab.errors import CircuitError
 from circuitlab.learn.base import Batch, LearningRule, Outcome, Task, mean_update, usable
+from circuitlab.learn.starts import CREDIT
 from circuitlab.solve.base import Solution, resumed
 from circuitlab.solve.choose import approach, find, pays
 
@@ -129,8 +130,9 @@ class RecurrentBackprop(LearningRule):
         free, given = self._free(task, drive)
         phi = free.fields.phi
         y = task.outputs(phi)
-        error, rounding = -task.loss.gradient(y, batch.target), task.loss.rounding(y, batch.target)
-        second = find(AdjointEquations(task.system, phi, drive, error, rounding, given), task.settings)
+        error, rounding = task.loss.gradient(y, batch.target), task.loss.rounding(y, batch.target)
+        adjoint = AdjointEquations(task.system, phi, drive, -error, rounding, given)
+        second = task.find(CREDIT, adjoint, error=error)
         used = usable(task, free.converged & second.converged)
         updates = mean_update(task, phi, second.fields.psi, batch.x, used)
         return Outcome(updates, task.loss.value(y, batch.target), free, second, used)
@@ -139,7 +141,7 @@ class RecurrentBackprop(LearningRule):
     def _free(self, task: Task, drive: Tensor) -> tuple[Solution, Preconditioner | None]:
         """The first phase, and the preconditioner that serves both phases where its build pays."""
         equations, settings = FreeEquations(task.system, drive), task.settings
-        if equations.build_cost() is None or settings.method not in ("auto", "anderson"):
+        if task.starts is not None or equations.build_cost() is None or settings.method not in ("auto", "anderson"):
             return task.free(drive), None
         near = approach(equations, settings)
         if not pays(equations, settings, near.rate, drive.dtype, phases=2):

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from circuitlab.control.base import Controlled, Pathway
 from circuitlab.control.output import OutputController
-from circuitlab.dynamics.equations import FreeEquations
+from circuitlab.dynamics.equations import Equations, FreeEquations
 from circuitlab.dynamics.loss import OutputLoss
 from circuitlab.dynamics.system import System
 from circuitlab.errors import NotConvergedError
+from circuitlab.learn.starts import CREDIT, FREE, SampleStarts
 from circuitlab.solve.base import Solution
 from circuitlab.solve.choose import SolveSettings, approach, find
 
@@ -43,6 +44,7 @@ class Task:
         start: where the controlled state starts, `free` (the free equilibrium) or `zero`.
         on_unconverged: `skip` leaves samples that did not converge out of the update, `keep` uses their best state,
             `raise` stops.
+        starts: warm starts of the training samples at hand; None where every state begins at the equations' own.
     """
 
     system: System
@@ -52,18 +54,51 @@ class Task:
     settings: SolveSettings
     start: str = "free"
     on_unconverged: str = "skip"
+    starts: SampleStarts | None = None
 
     def free(self, drive: Tensor, exact: bool = True) -> Solution:
         """The free equilibrium for U x + b, [unit, sample]; where it is not asked for exactly, a state near it
         (within `settings.free_tolerance`) to start the controlled equilibrium from."""
-        equations = FreeEquations(self.system, drive)
-        return find(equations, self.settings) if exact else approach(equations, self.settings)
+        return self.find(FREE, FreeEquations(self.system, drive), exact=exact)
 
     def controlled(self, drive: Tensor, target: Tensor, free: Solution) -> Solution:
-        """The equilibrium under control, starting from the free one (or from zero, as `start` says)."""
+        """The equilibrium under control, starting from the free one (or from zero, as `start` says), or warm."""
         phi = free.fields.phi if self.start == "free" else torch.zeros_like(drive)
         batch = Controlled(self.system, drive, target, self.loss, self.controller, phi)
-        return find(self.pathway.equations(batch), self.settings, rate=free.rate)
+        error = self.loss.gradient(self.outputs(free.fields.phi), target)
+        return self.find(CREDIT, self.pathway.equations(batch), error=error, rate=free.rate)
+
+    def find(
+        self,
+        phase: str,
+        equations: Equations,
+        exact: bool = True,
+        error: Tensor | None = None,
+        rate: float | None = None,
+    ) -> Solution:
+        """The equilibrium of a phase, `free` or `credit`, from its warm starts where the task has any.
+
+        Args:
+            exact: to the tolerance; else near enough to start from.
+            error: dL/dy at the free state, [output unit, sample], to which starts are in proportion.
+            rate: of the first steps towards the free state, which tells whether preconditioning pays.
+        """
+
+        def solver(problem: Equations, start: Tensor | None, fallback: bool) -> Solution:
+            if not exact:
+                return approach(problem, self.settings, start)
+            return find(problem, self.settings, start, rate, fallback)
+
+        if self.starts is not None:
+            return self.starts.find(phase, equations, solver, error)
+        return solver(equations, None, True)
+
+    def controlled_rows(self) -> int:
+        """Rows of the controlled state: potentials, and whatever the pathway adds to them."""
+        phi = torch.zeros_like(self.system.tau)
+        target = phi[self.system.output]
+        batch = Controlled(self.system, phi, target, self.loss, self.controller, phi)
+        return max(rows.stop for rows in self.pathway.equations(batch).blocks.values())
 
     def outputs(self, phi: Tensor) -> Tensor:
         """y = D phi, [output unit, sample]."""

@@ -11,8 +11,10 @@ from torch import Tensor
 from circuitlab.learn.base import Batch, Task
 from circuitlab.learn.parallel import ALONE, Group
 
-PORTION = 500
-"""Samples evaluated at a time."""
+PORTION = 250
+"""Samples evaluated at a time; their states are what an evaluation's memory goes to."""
+CONTROL_PORTION = 125
+"""Samples whose controlled equilibria are found at a time in an evaluation."""
 CONTROL_SAMPLES = 250
 """Training samples on which the control that the circuit still needs is measured."""
 
@@ -85,11 +87,11 @@ def evaluate(task: Task, split: Split, group: Group = ALONE) -> Evaluation:
 def control_cost(task: Task, split: Split, group: Group = ALONE) -> float:
     """Mean of H = 1/2 |psi|^2 at the controlled equilibria of the split's first samples; NaN where none converged."""
     share, total, count = group.share(min(CONTROL_SAMPLES, len(split))), 0.0, 0
-    if share.stop > share.start:
-        batch = split.batch(np.arange(share.start, share.stop))
+    for start in range(share.start, share.stop, CONTROL_PORTION):
+        batch = split.batch(np.arange(start, min(start + CONTROL_PORTION, share.stop)))
         drive = task.system.drive(batch.x)
         found = task.controlled(drive, batch.target, task.free(drive))
-        total = float(0.5 * found.fields.psi[:, found.converged].double().square().sum())
-        count = int(found.converged.sum())
+        total += float(0.5 * found.fields.psi[:, found.converged].double().square().sum())
+        count += int(found.converged.sum())
     total, count = group.sum(np.array([total, count], dtype=np.float64)).tolist()
     return total / count if count else float("nan")

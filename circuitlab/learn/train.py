@@ -7,7 +7,7 @@ for bit on one machine. Recording is handed in as observers; nothing here knows 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from circuitlab.learn.base import Batch, LearningRule, Outcome, Task
 from circuitlab.learn.constrain import SingularValueBound
 from circuitlab.learn.evaluate import Evaluation, Split, control_cost, count_right, evaluate
 from circuitlab.learn.parallel import ALONE, Group, whole
+from circuitlab.learn.starts import Starts
 
 Order = Callable[[int], list[np.ndarray]]
 VERIFY_EVERY = 100
@@ -149,6 +150,7 @@ class Trainer:
         scheduler: and whether it moves per `step` or `epoch`; None for a constant rate.
         bound: of the recurrent weights' largest singular value, or None.
         observers: told of every step and epoch.
+        starts: where the equilibria of training samples begin; None for the equations' own starts.
         group: the processes that share the work; each draws the same minibatches and takes its part of them.
     """
 
@@ -163,13 +165,13 @@ class Trainer:
         scheduler: tuple[torch.optim.lr_scheduler.LRScheduler | None, str] = (None, "epoch"),
         bound: SingularValueBound | None = None,
         observers: Sequence[Observer] = (),
+        starts: Starts | None = None,
         group: Group = ALONE,
     ) -> None:
         self.compiled, self.task, self.rule, self.splits = compiled, task, rule, splits
         self.schedule, self.optimizer, self.bound = schedule, optimizer, bound
         self.scheduler, self.per = scheduler
-        self.observers = tuple(observers)
-        self.group = group
+        self.observers, self.starts, self.group = tuple(observers), starts, group
         self.at = Progress()
         self.stop_requested = False
         self.steps_per_epoch = 0
@@ -248,7 +250,8 @@ class Trainer:
         split, count, group = self.splits["train"], len(sample_ids), self.group
         own = sample_ids[group.share(count)]
         batch = split.batch(own if len(own) else sample_ids[:1])
-        outcome = self.rule.outcome(self.task, batch)
+        task = replace(self.task, starts=self.starts.of(own)) if self.starts else self.task
+        outcome = self.rule.outcome(task, batch)
         right = count_right(self.task, split, outcome.free.fields.phi, batch)
         if group.size == 1:
             return batch, outcome, right
@@ -295,6 +298,7 @@ class Trainer:
             "optimizer": _plain(self.optimizer.state_dict()),
             "scheduler": _plain(self.scheduler.state_dict()) if self.scheduler is not None else {},
             "bound": _plain(self.bound.state()) if self.bound else {},
+            "starts": _plain(self.starts.state()) if self.starts else {},
         }
 
     @torch.no_grad()
@@ -310,6 +314,8 @@ class Trainer:
         if self.bound:
             device = self.compiled.device
             self.bound.restore({name: v.to(device) for name, v in _tensors(state["bound"]).items()})
+        if self.starts:
+            self.starts.restore(_tensors(state["starts"]))
 
 
 def _array(value: Tensor) -> np.ndarray:

@@ -12,21 +12,35 @@ from scipy.sparse.linalg import ArpackNoConvergence, eigs
 
 from circuitlab.compile.kernels import compile_kernel
 from circuitlab.graph.circuit import Circuit, Population, Projection
+from circuitlab.report.memory import predict, stored_bytes
 
 DENSE_BELOW = 800
 """Neurons up to which all eigenvalues are computed; beyond, ARPACK looks for the largest."""
 
 
-def summarize(circuit: Circuit) -> dict[str, Any]:
-    """Everything `circuitlab show` tells, as plain data; `bytes` are of the compiled weights in float32."""
-    projections = [_projection(circuit, p) for p in circuit.projections.values()]
+def summarize(
+    circuit: Circuit, *, batch: int = 64, rule: str = "least_control", dtype: torch.dtype = torch.float32
+) -> dict[str, Any]:
+    """Everything `circuitlab show` tells, as plain data; `bytes` are of the compiled weights with their transposes.
+
+    Args:
+        batch, rule, dtype: of the training whose memory is predicted.
+    """
+    projections = [_projection(circuit, p, dtype) for p in circuit.projections.values()]
+    stored = sum(p["bytes"] for p in projections)
     return {
         "circuit": circuit.name,
         "description": circuit.description,
         "seed": circuit.seed,
         "neurons": sum(p.size for p in circuit.populations.values()),
         "synapses": sum(p["synapses"] for p in projections),
-        "bytes": sum(p["bytes"] for p in projections),
+        "bytes": stored,
+        "memory": {
+            "batch": batch,
+            "rule": rule,
+            "dtype": str(dtype).removeprefix("torch."),
+            **predict(circuit, stored, batch=batch, rule=rule, dtype=dtype).as_dict(),
+        },
         "recurrent_groups": [list(group) for group in circuit.strongly_connected()],
         "spectral_radius": spectral_radius(circuit),
         "populations": [_population(p) for p in circuit.populations.values()],
@@ -48,9 +62,9 @@ def _population(p: Population) -> dict[str, Any]:
     }
 
 
-def _projection(circuit: Circuit, p: Projection) -> dict[str, Any]:
+def _projection(circuit: Circuit, p: Projection, dtype: torch.dtype) -> dict[str, Any]:
     shape = circuit.populations[p.target].size, circuit.populations[p.source].size
-    kernel = compile_kernel(p, shape, torch.float32)
+    kernel = compile_kernel(p, shape, dtype)
     weight, synapses = p.edges.weight, int(p.edges.multiplicity.sum())
     return {
         "name": p.name,
@@ -66,7 +80,7 @@ def _projection(circuit: Circuit, p: Projection) -> dict[str, Any]:
         "weight_mean": float(weight.mean()) if weight.size else None,
         "weight_std": float(weight.std()) if weight.size else None,
         "kernel": kernel.name,
-        "bytes": sum(part.nbytes for part in (*kernel.parameters(), *kernel.buffers())),
+        "bytes": stored_bytes(kernel),
     }
 
 

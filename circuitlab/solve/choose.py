@@ -112,23 +112,28 @@ def attempts(equations: Equations, settings: SolveSettings, dtype: torch.dtype) 
 
 
 @torch.no_grad()
-def approach(equations: Equations, settings: SolveSettings) -> Solution:
+def approach(equations: Equations, settings: SolveSettings, start: Tensor | None = None) -> Solution:
     """States near the equilibria of a batch, by the first solver of `attempts` alone: good enough to start from."""
     dtype = equations.time_constants.dtype
     loose = replace(settings, tolerance=max(settings.free_tolerance, settings.at(dtype)))
     solver = attempts(equations, loose, dtype)[0]
-    return solve(equations, solver, verify=False)
+    return solve(equations, solver, start, verify=False)
 
 
 @torch.no_grad()
 def find(
-    equations: Equations, settings: SolveSettings, start: Tensor | None = None, rate: float | None = None
+    equations: Equations,
+    settings: SolveSettings,
+    start: Tensor | None = None,
+    rate: float | None = None,
+    fallback: bool = True,
 ) -> Solution:
     """Equilibria of a batch by the solvers of `attempts`; samples that none brings to rest stay unconverged.
 
     Args:
         start: state to begin with, [row, sample]; the equations' own where None.
         rate: of the first steps towards the free state, which tells whether preconditioning pays.
+        fallback: whether solvers after the first are tried on what it leaves over.
     """
     first, *others = attempts(equations, settings, equations.time_constants.dtype)
     state = first.start(equations) if start is None else start
@@ -136,7 +141,7 @@ def find(
     if rate is not None and pays(equations, settings, rate, state.dtype, equations.products):
         problem, method = equations.preconditioned(equations.fields(state).phi), f"preconditioned {first.name}"
     solution = replace(solve(problem, first, state), method=method)
-    for solver in others:
+    for solver in others if fallback else ():
         left = torch.nonzero(~solution.converged).squeeze(1)
         if not len(left):
             break

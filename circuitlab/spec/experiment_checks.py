@@ -199,6 +199,12 @@ def _solve(spec: ExperimentSpec, circuit: CircuitSpec | None) -> Iterator[Findin
             " 'dtype: float64'",
             ("dtype",),
         )
+    if solve.start != "last" and "start_memory" in solve.model_fields_set:
+        yield (
+            ("solve", "start_memory"),
+            f"start '{solve.start}' remembers no sample's states; allowed with 'start: last'",
+            ("solve", "start"),
+        )
     if solve.max_time_ms < solve.dt_ms:
         yield (
             ("solve", "max_time"),

@@ -10,18 +10,32 @@ from pydantic import BeforeValidator, WithJsonSchema
 
 UNITS = {
     "time": {"s": 1000.0, "ms": 1.0, "us": 1e-3, "µs": 1e-3, "μs": 1e-3, "min": 60_000.0},
+    "memory size": {
+        "B": 1.0,
+        "kB": 1e3,
+        "MB": 1e6,
+        "GB": 1e9,
+        "KiB": 2.0**10,
+        "MiB": 2.0**20,
+        "GiB": 2.0**30,
+    },
     "rate": {"Hz": 1.0, "kHz": 1000.0, "/s": 1.0, "1/s": 1.0, "/ms": 1000.0, "1/ms": 1000.0},
 }
-"""Units of each dimension, in milliseconds and in 1/s."""
+"""Units of each dimension, in milliseconds, bytes and 1/s."""
 
-EXAMPLES = {"time": "'10 ms'", "rate": "'0.5 /s'"}
-SHOWN = {"time": "s, ms, us, min", "rate": "Hz, kHz, /s, /ms"}
+EXAMPLES = {"time": "'10 ms'", "memory size": "'128 MB'", "rate": "'0.5 /s'"}
+SHOWN = {"time": "s, ms, us, min", "memory size": "B, kB, MB, GB, KiB, MiB, GiB", "rate": "Hz, kHz, /s, /ms"}
 NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
-PATTERN = {"time": rf"^\s*{NUMBER}\s*(s|ms|us|µs|min)\s*$", "rate": rf"^\s*{NUMBER}\s*(Hz|kHz|1?/m?s)\s*$"}
+PATTERN = {
+    "time": rf"^\s*{NUMBER}\s*(s|ms|us|µs|min)\s*$",
+    "memory size": rf"^\s*{NUMBER}\s*(B|kB|MB|GB|KiB|MiB|GiB)\s*$",
+    "rate": rf"^\s*{NUMBER}\s*(Hz|kHz|1?/m?s)\s*$",
+}
 
 
 def parse(value: Any, dimension: str) -> float:
-    """A quantity's magnitude in the base unit of its dimension: milliseconds for a time, 1/s for a rate.
+    """A quantity's magnitude in the base unit of its dimension: milliseconds for a time, bytes for a memory size,
+    1/s for a rate.
 
     Raises:
         ValueError: no number, no unit, a unit of another dimension, or an infinite magnitude.
@@ -71,6 +85,28 @@ Milliseconds = Annotated[float, BeforeValidator(milliseconds), TIME_SCHEMA]
 
 MillisecondsOrNone = Annotated[float, BeforeValidator(milliseconds_or_none), TIME_SCHEMA]
 """A time in milliseconds; 0.0 where there is none."""
+
+
+def memory_bytes(value: Any) -> int:
+    """A positive amount of memory in whole bytes."""
+    amount = round(parse(value, "memory size"))
+    if amount <= 0:
+        raise ValueError(f"'{value}' must be at least one byte")
+    return amount
+
+
+def memory_text(amount: int) -> str:
+    """An amount of memory as it is written in a file: 128000000 gives `128 MB`; reading it gives the same number."""
+    unit = next(unit for unit in ("GB", "MB", "kB", "B") if amount % int(UNITS["memory size"][unit]) == 0)
+    return f"{amount // int(UNITS['memory size'][unit])} {unit}"
+
+
+MemoryBytes = Annotated[
+    int,
+    BeforeValidator(memory_bytes),
+    WithJsonSchema({"type": "string", "pattern": PATTERN["memory size"], "examples": ["128 MB"]}),
+]
+"""An amount of memory in bytes, read from text such as `128 MB`."""
 
 
 def count_of(value: Any, units: tuple[str, ...]) -> tuple[int, str]:

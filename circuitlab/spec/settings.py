@@ -7,7 +7,15 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from circuitlab.spec.base import MAX_INT, Model, NotBuilt, without_none
-from circuitlab.spec.quantities import Milliseconds, MillisecondsOrNone, count_of, count_text, time_text
+from circuitlab.spec.quantities import (
+    MemoryBytes,
+    Milliseconds,
+    MillisecondsOrNone,
+    count_of,
+    count_text,
+    memory_text,
+    time_text,
+)
 
 Count = Annotated[int, Field(ge=1, le=MAX_INT)]
 Positive = Annotated[float, Field(gt=0)]
@@ -27,7 +35,9 @@ Epochs = Annotated[
 
 def _test(value: str | float | None) -> str | float | None:
     if isinstance(value, float) and not 0 <= value < 1:
-        raise ValueError(f"{value:g} is no share; allowed: a file's name, or a number of at least 0 and below 1")
+        raise ValueError(
+            f"{value:g} is no share; allowed: a file's name, or a number of at least 0 and below 1"
+        )
     return value
 
 
@@ -148,15 +158,22 @@ class SolveSpec(Model):
     """Time step of `euler`, such as `1 ms`."""
     max_time_ms: Milliseconds = Field(default=20_000.0, alias="max_time")
     """Simulated time after which `euler` stops, such as `20 s`."""
-    start: Literal["free", "zero"] = "free"
-    """Where the controlled equilibrium is looked for from: the free equilibrium, or zero."""
+    start: Literal["free", "zero", "class_mean", "last"] = "free"
+    """Where the controlled equilibrium is looked for from: the free equilibrium, zero, or in training the running mean
+    of its class, or the sample's own last one (`last`: both phases of every rule begin at their own last states)."""
+    start_memory: MemoryBytes = 128_000_000
+    """Memory for the states that `start: last` keeps, such as `128 MB`; samples that do not fit start from the mean of
+    their class."""
     on_unconverged: Literal["skip", "keep", "raise"] = "skip"
     """What becomes of unconverged samples: left out of the update, kept, or an error."""
 
     def resolved(self) -> dict[str, Any]:
         """Every key with its value, as it would be written in the file."""
         times = {"dt": time_text(self.dt_ms), "max_time": time_text(self.max_time_ms)}
-        return {**without_none(self.model_dump(mode="json", by_alias=True)), **times}
+        data = {**without_none(self.model_dump(mode="json", by_alias=True)), **times}
+        if self.start == "last":
+            return {**data, "start_memory": memory_text(self.start_memory)}
+        return {key: value for key, value in data.items() if key != "start_memory"}
 
 
 class OptimizerSpec(Model):

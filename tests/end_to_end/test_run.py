@@ -121,8 +121,10 @@ def test_reordering_and_adding_changes_no_other_projection(experiment: Path) -> 
                 assert np.array_equal(a["edges"][name][key][:], b["edges"][name][key][:])
 
 
-def test_a_stopped_run_resumes_to_the_bit(experiment: Path) -> None:
-    """Ctrl-C in the middle of an epoch, several times over."""
+@pytest.mark.parametrize("begins", ["free", "last"])
+def test_a_stopped_run_resumes_to_the_bit(experiment: Path, begins: str) -> None:
+    """Ctrl-C in the middle of an epoch, several times over; what warm starts remember is taken up with the rest."""
+    experiment.write_text(EXPERIMENT + f"solve: {{start: {begins}}}\n")
     whole, part = run(experiment, "whole.h5"), experiment.parent / "part.h5"
     for _ in range(3):
         child = start(experiment, part)

@@ -55,6 +55,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     np.savez("good.npz", image=image, label=label)
     np.savez("nan.npz", image=holed, label=label)
     np.savez("short.npz", image=image, label=label[:39])
+    np.savez("real.npz", image=image, real=rng.random((40, 4)))
     np.savez("wide.npz", image=rng.random((40, 7)), label=label)
     np.savez("labels.npz", image=image, label=label + 1)
     np.savez("objects.npz", image=np.array([[1, "a"]], dtype=object), label=label)
@@ -121,6 +122,17 @@ CASES = {
     "run experiment.yaml --set circuit=ice.yaml": (
         "--set circuit: nothing in it is plastic: every projection and bias is frozen, so nothing can learn"
     ),
+    # warm starts
+    "run experiment.yaml --set solve.start=class_mean --set data.targets.y=real --set data.train=real.npz "
+    "--set loss=squared_error": (
+        "--set solve.start: class_mean needs class labels; allowed here: free, zero, last"
+    ),
+    "run experiment.yaml --set solve.start=last --set 'solve.start_memory=40 B'": (
+        "--set solve.start_memory: 40 bytes hold no sample: one takes 50 bytes"
+    ),
+    f"{EQ} --set solve.start=last": (
+        "--set solve.start: last comes from earlier updates, and here is none; allowed: free, zero"
+    ),
     # files
     "run experiment.yaml -o foreign.h5": (
         "foreign.h5: exists; continue it with --resume, replace it with --overwrite, or give another -o"
@@ -164,7 +176,9 @@ CASES = {
     EQ.replace("x.npy", "y_real.npy"): (
         "y_real.npy: has 4 values a sample, but the input populations have 6 units (x 6); give an array [sample, 6]"
     ),
-    EQ.replace("y.npy", "y_long.npy"): "y_long.npy: has 41 samples, x.npy has 40; every sample needs one target",
+    EQ.replace(
+        "y.npy", "y_long.npy"
+    ): "y_long.npy: has 41 samples, x.npy has 40; every sample needs one target",
     EQ.replace("y.npy", "x.npy"): (
         "x.npy: has 6 values a sample, but the output populations have 4 units (y 4); give an array [sample, 4]"
     ),

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circuitlab.spec.quantities import count_of, count_text, milliseconds, parse, time_text
+from circuitlab.spec.quantities import (
+    count_of,
+    count_text,
+    memory_bytes,
+    memory_text,
+    milliseconds,
+    parse,
+    time_text,
+)
 
 
 @pytest.mark.parametrize(
@@ -67,3 +75,25 @@ def test_counts_name_what_they_count() -> None:
         count_of("1 step", ("epochs",))
     with pytest.raises(ValueError, match=r"^'0 steps' is out of range; it must be at least 1$"):
         count_of("0 steps", ("steps",))
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("128 MB", 128_000_000), ("1GiB", 2**30), ("0.5 kB", 500), ("1 B", 1), ("2e3 KiB", 2_048_000)],
+)
+def test_amounts_of_memory_are_read_in_bytes(text: str, value: int) -> None:
+    assert memory_bytes(text) == value
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [(100, "100 has no unit"), ("0 MB", "'0 MB' must be at least one byte"), ("1 ms", "'1 ms' is a time")],
+)
+def test_what_is_no_amount_of_memory_is_refused(value: object, message: str) -> None:
+    with pytest.raises(ValueError, match="^" + message):
+        memory_bytes(value)
+
+
+@given(st.integers(min_value=1, max_value=10**15))
+def test_an_amount_of_memory_written_and_read_is_the_same(amount: int) -> None:
+    assert memory_bytes(memory_text(amount)) == amount

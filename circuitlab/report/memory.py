@@ -1,0 +1,152 @@
+"""How much memory a circuit takes beyond Python and torch themselves, and what for.
+
+A process on a circuit has three heights: building it, a training step on a minibatch, and an evaluation. None grows
+with the iterations that a solver takes, nor with the steps of a run. What recordings keep and the data set itself come
+on top.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from circuitlab.compile.kernels import Kernel
+from circuitlab.graph.circuit import Circuit, Projection
+from circuitlab.learn.evaluate import CONTROL_PORTION, PORTION
+from circuitlab.learn.rules import RULES
+
+DEPTH = 5
+"""Differences that an accelerated solver remembers, unless `solve.memory` says otherwise."""
+SOLVER_BUFFERS = (
+    ("start and result", 2.0),
+    ("present and best state", 2.0),
+    ("evaluation: state, image and residual", 3.0),
+    ("history: differences of states and residuals", 2.0 * DEPTH),
+    ("last state and residual", 2.0),
+    ("mixing: residual, image and next state", 3.0),
+    ("intermediate products of the mixing", 2.0 + DEPTH / 2),
+)
+"""What a solver holds at its height, in states of the equations, [row, sample]."""
+HELD_FREE = 3.0
+"""What lies beside the solver in every phase, in [unit, sample]: the drive, the free state and its (zero) control."""
+HELD_CONTROLLED = 1.5
+"""Further, for the controlled equations: drive and start of the samples still moving (see COMPRESS_AT)."""
+HELD_ADJOINT = 7.0
+"""Further, for a baseline's second phase: the linearised circuit, and once more of the samples still moving."""
+BUILDING_BYTES = 10
+"""Per edge of the largest projection: what building holds for a while (an ordering, weights before conversion) and
+what the allocator keeps of it afterwards."""
+ADAM = 2
+"""Moments of the default optimizer, in parameters; and what it holds for a while for one parameter."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes beyond Python and torch themselves.
+
+    Args:
+        graph: edges and initial weights, kept for the run file.
+        kernels: parameters, indices, transposes and whatever else the kernels store.
+        learning: gradients and the optimizer's moments.
+        building: height while the circuit is built.
+        step: height of a training step.
+        evaluating: height of an evaluation during training.
+    """
+
+    graph: float
+    kernels: float
+    learning: float
+    building: float
+    step: float
+    evaluating: float
+
+    @property
+    def peak(self) -> float:
+        """Height of a whole training run."""
+        return max(self.building, self.step, self.evaluating)
+
+    def as_dict(self) -> dict[str, float]:
+        """By name, in bytes."""
+        return {**vars(self), "peak": self.peak}
+
+
+def graph_bytes(projection: Projection) -> int:
+    """Bytes of a projection's edges and initial weights."""
+    edges = projection.edges
+    arrays: list[Any] = [edges.source, edges.target, edges.weight, edges.multiplicity]
+    arrays += [edges.parameter_index, edges.parameters, *edges.attributes.values()]
+    return sum(array.nbytes for array in arrays if array is not None)
+
+
+def stored_bytes(kernel: Kernel) -> int:
+    """Bytes that a kernel stores once it has been used: parameters, indices and copies, each storage once."""
+    kernel.current()
+    tensors = [*kernel.parameters(), *kernel.buffers()]
+    tensors += [value for value in vars(kernel).values() if isinstance(value, Tensor)]
+    storages: dict[int, int] = {}
+    for tensor in tensors:
+        parts = [tensor]
+        if tensor.layout == torch.sparse_csr:
+            parts = [tensor.crow_indices(), tensor.col_indices(), tensor.values()]
+        for part in parts:
+            storages[part.untyped_storage().data_ptr()] = part.untyped_storage().nbytes()
+    return sum(storages.values())
+
+
+def solving(units: int, outputs: int, samples: int, rule: str, itemsize: int) -> float:
+    """Bytes at the height of a rule's equilibria: its solver's buffers and what lies beside them."""
+    per_state = sum(multiple for _, multiple in SOLVER_BUFFERS)
+    if RULES[rule].controls:
+        rows = per_state * (2 * units + outputs) + (HELD_FREE + HELD_CONTROLLED) * units
+    else:
+        rows = (per_state + HELD_FREE + HELD_ADJOINT) * units
+    return rows * samples * itemsize
+
+
+def predict(circuit: Circuit, kernels: int, *, batch: int, rule: str, dtype: torch.dtype) -> Memory:
+    """The memory of training a circuit by dynamic inversion (or a baseline) with the default solver and optimizer.
+
+    Args:
+        kernels: bytes that the circuit's kernels store, see `stored_bytes`.
+        batch: samples per update.
+        rule: as in experiment files.
+    """
+    sizes = {name: circuit.populations[name].size for name in circuit.populations}
+    kinds = {name: population.type for name, population in circuit.populations.items()}
+    units = sum(sizes[name] for name in circuit.units)
+    outputs = sum(size for name, size in sizes.items() if kinds[name] == "output")
+    inputs = sum(size for name, size in sizes.items() if kinds[name] == "input")
+    projections = list(circuit.projections.values())
+    parameters = [
+        len(p.edges.weight if p.edges.parameters is None else p.edges.parameters)
+        for p in projections
+        if p.plastic
+    ]
+    biases = [p.size for p in circuit.populations.values() if p.bias is not None]
+    plastic = (sum(parameters) + sum(biases)) * dtype.itemsize
+    largest = max([*parameters, *biases], default=0) * dtype.itemsize
+    graph = float(sum(graph_bytes(p) for p in projections))
+    stored = kernels + sum(biases) * dtype.itemsize
+    learning = (1 + ADAM) * plastic
+    building = graph + stored + BUILDING_BYTES * max((len(p.edges) for p in projections), default=0)
+    there = building + learning
+    samples = (inputs + 2 * outputs) * dtype.itemsize
+    updating = plastic + ADAM * largest
+
+    def height(rule: str, count: int) -> float:
+        return samples * count + solving(units, outputs, count, rule, dtype.itemsize)
+
+    free = solving(units, outputs, PORTION, "recurrent_backprop", dtype.itemsize) - (
+        HELD_ADJOINT * units * PORTION * dtype.itemsize
+    )
+    return Memory(
+        graph=graph,
+        kernels=stored,
+        learning=learning,
+        building=building,
+        step=there + max(height(rule, batch), samples * batch + updating),
+        evaluating=there + max(free, height("least_control", CONTROL_PORTION)),
+    )
