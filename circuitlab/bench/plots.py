@@ -14,13 +14,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from circuitlab.bench.cost import PLAIN, Net, control_name
+from circuitlab.bench.cost import PLAIN, REPEATS, Net, control_name
 from circuitlab.bench.results import Results
-from circuitlab.bench.timing import Spread, paired_ratio
+from circuitlab.bench.timing import Spread, least_of_each, paired_ratio
 from circuitlab.errors import RunFileError
 from circuitlab.report.plots import GREY, INK, STYLE, SUFFIXES, save
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
+UNITS = {"M": 1e6, "k": 1e3}
 HELD = 2.5
 """The least time over the bound that sparse kernels are held to."""
 
@@ -58,8 +59,15 @@ def _figure(width: float, height: float) -> Figure:
 def _plain_log(axis: Any, values: list[float]) -> None:
     """Whole, readable numbers on a logarithmic axis."""
     axis.set_major_locator(FixedLocator(values))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: _readable(value)))
     axis.set_minor_locator(NullLocator())
+
+
+def _readable(value: float) -> str:
+    for size, unit in ((1e6, "M"), (1e4, "k")):
+        if value >= size:
+            return f"{value / UNITS[unit]:.3g}{unit}"
+    return f"{value:g}"
 
 
 def _cost(numbers: dict[str, Any]) -> Figure:
@@ -93,7 +101,9 @@ def _ratios(axes: Axes, cases: list[dict[str, Any]], reading: str, title: str) -
                 labels.append(net.label)
             colour, single = COLOURS[alphas.index(alpha)], case["dtype"] == "float32"
             readings = case["contenders"]
-            ratio = paired_ratio(readings[control_name(float(alpha))][reading], readings[PLAIN][reading])
+            ratio = paired_ratio(
+                *(_by_batch(readings[n][reading], reading) for n in (control_name(float(alpha)), PLAIN))
+            )
             shift = 0.18 * (alphas.index(alpha) - (len(alphas) - 1) / 2) + (0.05 if single else -0.05)
             axes.plot(
                 labels.index(net.label) + shift, ratio, "o", color=colour, markersize=8,
@@ -114,6 +124,10 @@ def _ratios(axes: Axes, cases: list[dict[str, Any]], reading: str, title: str) -
     axes.set_title(title)
     axes.set_ylabel("least control / plain recurrent backprop")
     axes.legend(handles=list(marks.values()), loc="lower left")
+
+
+def _by_batch(values: list[float], reading: str) -> list[float]:
+    return least_of_each(values, REPEATS) if reading == "solve" else values
 
 
 def _sparse_ratios(axes: Axes, cases: list[dict[str, Any]]) -> None:
@@ -139,7 +153,7 @@ def _sparse_ratios(axes: Axes, cases: list[dict[str, Any]]) -> None:
     axes.set_xlim(-0.5, len(first) - 0.5)
     axes.set(title="Products with W, sparse E/I", xlabel="spectral radius, input sd")
     axes.set_ylabel("least control / plain recurrent backprop")
-    axes.legend(loc="upper left")
+    axes.legend(loc="lower left")
 
 
 def _kernels(numbers: dict[str, Any]) -> Figure:
@@ -155,7 +169,7 @@ def _kernels(numbers: dict[str, Any]) -> Figure:
             if who in one["seconds"]:
                 ratio = min(one["seconds"][who]) / one["bound"]
                 axes.plot(
-                    ratio, place, "o" if filled else "|", color=COLOURS[at], markersize=8 if filled else 12,
+                    ratio, place, "o" if filled else "|", color=COLOURS[at], markersize=8 if filled else 17,
                     markeredgewidth=2,
                 )  # fmt: skip
     axes.set_xscale("log")
@@ -170,6 +184,7 @@ def _kernels(numbers: dict[str, Any]) -> Figure:
         Line2D([], [], marker="o", linestyle="", color=c, label=o)
         for o, c in zip(operations, COLOURS, strict=False)
     ]
+    handles.append(Line2D([], [], color=GREY, linestyle=":", label=f"{HELD:g} times the bound"))
     handles.append(Line2D([], [], marker="|", linestyle="", color=INK, markersize=12, label="torch's own"))
     axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure
@@ -184,10 +199,10 @@ def _scale(numbers: dict[str, Any]) -> Figure:
     ):
         points = [p for p in numbers["points"] if p["axis"] == name]
         at = np.array([p["value"] for p in points], dtype=float)
-        times = 1e3 * np.array([Spread.of(p["seconds"]).median for p in points])
-        low, high = ([1e3 * f(p["seconds"]) for p in points] for f in (min, max))
+        times = 1e3 * np.array([min(p["seconds"]) for p in points])
+        high = [1e3 * Spread.of(p["seconds"]).median for p in points]
         axes.set(xscale="log", yscale="log", xlabel=name, title=name.capitalize())
-        axes.vlines(at, low, high, color=colour, alpha=0.4, linewidth=2)
+        axes.vlines(at, times, high, color=colour, alpha=0.4, linewidth=2)
         axes.plot(at, times, "o", color=colour)
         if len(points) > 1:
             steep, height = np.polyfit(np.log(at), np.log(times), 1)

@@ -44,6 +44,11 @@ def paired_ratio(above: Sequence[float], below: Sequence[float]) -> float:
     return float(np.median(pairs)) if pairs else float("nan")
 
 
+def least_of_each(readings: Sequence[float], repeats: int) -> list[float]:
+    """The least of every `repeats` readings that follow each other: what other programs add is mostly left out."""
+    return [min(readings[start : start + repeats]) for start in range(0, len(readings), repeats)]
+
+
 def alternate(
     work: Mapping[str, Callable[[], object]], repeats: int, most_seconds: float = float("inf")
 ) -> dict[str, list[float]]:

@@ -22,8 +22,8 @@ def outer_difference(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def update_errors(system: CircuitSystem, found: Fields, true: Fields, x: Tensor) -> Tensor:
-    """Norm of the difference of each sample's update over the norm of the true one, [sample].
+def update_errors(system: CircuitSystem, found: Fields, true: Fields, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Norm of the difference of each sample's update from the true one, and the norm of that, each [sample].
 
     The update is psi sigma(phi)^T, psi x^T and psi, of every plastic projection and bias [eq. 12, 116, 117].
 
@@ -50,7 +50,7 @@ def update_errors(system: CircuitSystem, found: Fields, true: Fields, x: Tensor)
             rows = compiled.units[name]
             difference += (psi[rows] - psi_true[rows]).square().sum(0)
             size += psi_true[rows].square().sum(0)
-    return (difference / size.clamp(min=torch.finfo(torch.float64).tiny)).sqrt()
+    return difference.sqrt(), size.sqrt()
 
 
 def _complete(link: Link) -> bool:
