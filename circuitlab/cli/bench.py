@@ -61,8 +61,9 @@ def cost(
     experiment: Experiment = None,
     alpha: Alphas = None,
     dtype: Annotated[
-        Literal["both", "float32", "float64"], typer.Option(help="Precision; tolerance 1e-5 or 1e-6.")
-    ] = "both",
+        Literal["both", "float32", "float64"] | None,
+        typer.Option(help="Precision, tolerance 1e-5 or 1e-6; both unless given, float32 with --short."),
+    ] = None,
     batches: Annotated[int | None, typer.Option(min=1, help="Batches measured on each net; 10.")] = None,
     oracle: Annotated[
         int | None, typer.Option(min=0, help="Samples whose updates are checked on each net; 128.")
@@ -89,9 +90,8 @@ def cost(
     from circuitlab.bench.nets import shipped
 
     alphas = tuple(alpha or (6.4, 0.1))
-    dtypes = ("float32", "float64") if dtype == "both" else (dtype,)
-    if short and dtype == "both":
-        dtypes = ("float32",)
+    chosen = dtype or ("float32" if short else "both")
+    dtypes = ("float32", "float64") if chosen == "both" else (chosen,)
     least = {"batches": 3, "oracle": 32, "step": 50, "steps": 150} if short else {}
     given = {"batches": batches, "oracle": oracle, "step": step, "steps": steps}
     sizes = {**least, **{key: value for key, value in given.items() if value is not None}}
