@@ -1,6 +1,8 @@
-"""Puts results of `circuitlab bench ... --json FILE` into their places in docs/benchmarks.md.
+"""Puts results of `circuitlab bench ... --json FILE` into their places in docs/benchmarks.md, tables and pictures.
 
-python benchmarks/page.py cost.json kernels.json scale.json train.json [--page docs/benchmarks.md]
+    python benchmarks/page.py cost.json kernels.json scale.json train.json [--page docs/benchmarks.md]
+
+Pictures go to images/bench_NAME.png beside the page.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from circuitlab.bench.plots import draw  # noqa: E402
 from circuitlab.bench.results import read, renewed, write  # noqa: E402
 
 
@@ -24,8 +27,12 @@ def main() -> None:
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "benchmarks.md")
     given = parser.parse_args()
     page = given.page.read_text(encoding="utf-8")
+    images = given.page.parent / "images"
+    images.mkdir(exist_ok=True)
     for file in given.files:
-        page = renewed(page, read(file))
+        results = read(file)
+        page = renewed(page, results)
+        draw(results, images / f"bench_{results.benchmark}.png")
     write(given.page, page)
 
 

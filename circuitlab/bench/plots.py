@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
 from circuitlab.bench.cost import PLAIN, REPEATS, Net, control_name
 from circuitlab.bench.results import Results
@@ -219,7 +219,7 @@ def _train(numbers: dict[str, Any]) -> Figure:
     """Test accuracy against the seconds spent learning, a line a seed."""
     figure = _figure(10, 5.8)
     axes = figure.subplots()
-    lowest = 100.0
+    lowest, highest = 100.0, 100 * max(numbers["targets"])
     for (name, runs), colour in zip(numbers["training"].items(), COLOURS, strict=False):
         for number, run in enumerate(runs):
             looks = np.array([look for look in run["looks"] if look[1] > 0]).reshape(-1, 3)
@@ -228,18 +228,20 @@ def _train(numbers: dict[str, Any]) -> Figure:
                 label=name if number == 0 else None,
             )  # fmt: skip
             lowest = min(lowest, float(100 * looks[:, 2].min(initial=1.0)))
+            highest = max(highest, float(100 * looks[:, 2].max(initial=0.0)))
     for target in numbers["targets"]:
         axes.axhline(100 * target, color=GREY, linewidth=1, linestyle=":", zorder=0)
         axes.annotate(
             f"{100 * target:g}%", (1, 100 * target), xycoords=("axes fraction", "data"), xytext=(4, 0),
             textcoords="offset points", va="center", color=GREY,
         )  # fmt: skip
-    axes.set_ylim(max(0.0, min(lowest, 90.0) - 1), 100)
+    axes.set_ylim(max(0.0, lowest - 1), min(100.0, highest + 1))
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.set(title="Learning MNIST", xlabel="seconds spent learning", ylabel="test accuracy, %")
-    axes.legend(loc="lower right")
+    axes.legend(loc="center left", bbox_to_anchor=(1.06, 0.5))
     return figure
 
 

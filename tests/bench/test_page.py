@@ -28,7 +28,11 @@ def test_the_page_has_a_part_for_every_benchmark(name: str) -> None:
 def test_the_script_renews_the_page_it_is_given(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     shutil.copy(PAGE, page)
-    results = Results("scale", {}, describe(1, "circuitlab bench scale"), [Table("New", ("a",), [[7]])], {})
+    point = {"axis": "batch", "value": 2, "seconds": [1.0]}
+    numbers = {"slopes": {"batch": 1.0}, "points": [point, {**point, "value": 4, "seconds": [2.0]}]}
+    results = Results(
+        "scale", {}, describe(1, "circuitlab bench scale"), [Table("New", ("a",), [[7]])], numbers
+    )
     (tmp_path / "scale.json").write_text(as_json(results), encoding="utf-8")
     command = [
         sys.executable,
@@ -39,3 +43,4 @@ def test_the_script_renews_the_page_it_is_given(tmp_path: Path) -> None:
     ]
     subprocess.run(command, check=True, cwd=TOP)
     assert "**New**" in page.read_text(encoding="utf-8")
+    assert (tmp_path / "images" / "bench_scale.png").read_bytes().startswith(b"\x89PNG")
