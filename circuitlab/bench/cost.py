@@ -17,6 +17,7 @@ from circuitlab.bench.oracle import Oracle, Truth, check, descend
 from circuitlab.bench.results import Cell, Table
 from circuitlab.bench.timing import Spread, least_of_each, paired_ratio
 from circuitlab.control.output import leaky_integral
+from circuitlab.errors import CircuitError
 from circuitlab.experiment.assemble import DTYPES, assemble
 from circuitlab.experiment.training import Prepared
 from circuitlab.learn.base import Batch, LearningRule, Task
@@ -265,10 +266,17 @@ def _measure(settings: Settings, prepared: Prepared, nets: Mapping[Net, Weights]
             measured.errors[dtype][net] = errors = {}
             for alpha in alphas if settings.oracle else ():
                 if (net, alpha) not in truths:
-                    truths[net, alpha] = descend(with_alpha(double.task, alpha), checked)
+                    truths[net, alpha] = _descended(with_alpha(double.task, alpha), checked)
                 contender = all_[control_name(alpha)]
                 errors[alpha] = check(contender.rule, contender.task, truths[net, alpha], double.system)
     return measured
+
+
+def _descended(task: Task, batch: Batch) -> Truth:
+    try:
+        return descend(task, batch)
+    except CircuitError as error:
+        raise CircuitError(f"{error}; --oracle 0 leaves the check of the updates out") from error
 
 
 def _cost_tables(spec: ExperimentSpec, measured: Measured, alphas: Sequence[float]) -> list[Table]:

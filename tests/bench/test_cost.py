@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from circuitlab.bench import cost, oracle
+from circuitlab.bench import cost
 from circuitlab.bench.circuits import balanced_circuit, random_batch, random_circuit, task_of
 from circuitlab.bench.cost import FAST, PLAIN, Net, Readings, contenders, control_name, mark_changed, measure
 from circuitlab.bench.nets import experiment, learn
@@ -16,6 +16,7 @@ from circuitlab.bench.oracle import Oracle, check, descend
 from circuitlab.bench.sparse import Case
 from circuitlab.bench.updates import update_errors
 from circuitlab.dynamics.circuit import CircuitSystem
+from circuitlab.errors import CircuitError
 from circuitlab.learn.base import Task
 from circuitlab.learn.rules import RULES
 from circuitlab.report.summary import rate_weights, spectral_radius
@@ -174,5 +175,7 @@ def test_the_ratio_on_sparse_circuits_counts_what_both_solved() -> None:
     assert none.ratio(control, PLAIN) is None
 
 
-def test_the_oracle_is_not_asked_for_more_than_it_can() -> None:
-    assert oracle.POLISH < oracle.SOLVED < oracle.CLOSE
+def test_a_circuit_too_large_for_descent_is_told_what_to_leave_out() -> None:
+    large = task_of(random_circuit(1100, 0.01, 0.5, 3, 0), 1.0, torch.float64)
+    with pytest.raises(CircuitError, match=r"at most 1024 units.*--oracle 0"):
+        cost._descended(large, random_batch(large, 2, 1.0, 0))
