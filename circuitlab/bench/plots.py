@@ -210,8 +210,9 @@ def _scale(numbers: dict[str, Any]) -> Figure:
             axes.text(0.05, 0.92, f"slope {steep:.2f}", transform=axes.transAxes)
         _plain_log(axes.xaxis, [float(v) for v in at[:: max(1, len(at) // 4)]])
         axes.set_ylabel("ms of a controlled solve" if name == axes_names[0] else "")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
+        axes.yaxis.set_minor_locator(NullLocator())
     return figure
 
 

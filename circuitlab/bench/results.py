@@ -69,11 +69,12 @@ class Results:
         )
 
     def headline(self) -> str:
-        """Machine, threads, versions and date in a sentence."""
+        """Machine, threads, version, date, and how busy the machine was before."""
         m = self.machine
+        load = "" if m["load_average"] is None else f", load {m['load_average']:.1f} before"
         return (
             f"{m['processor']}, {m['cores']} cores, {m['threads']} thread{'s' if m['threads'] > 1 else ''}, torch "
-            f"{m['torch_version']} ({m['matrix_library']}), {str(m['created'])[:10]}"
+            f"{m['torch_version']} ({m['matrix_library']}), {str(m['created'])[:10]}{load}"
         )
 
     def markdown(self) -> str:

@@ -103,4 +103,6 @@ def test_a_solve_of_a_given_number_of_iterations_is_just_that() -> None:
     equations = controlled_equations(task, random_batch(task, 4, 1.0, 0))
     for method in ("fixed_point", "auto"):
         iterate(task, equations, method, 7)()
+        # far beyond where float32 cannot tell two states apart any more
+        iterate(task, equations, method, 128)()
     products(task, 4, 0)()
