@@ -88,8 +88,9 @@ def run(settings: Settings) -> tuple[list[Table], dict[str, Any]]:
             watches[method.name].append(trained.watch)
     heads = tuple(f"s to {100 * target:g}%" for target in settings.targets)
     epochs = f"{settings.epochs} epoch{'s' if settings.epochs > 1 else ''}"
+    seeds = f"{len(settings.seeds)} seed{'s' if len(settings.seeds) > 1 else ''}"
     table = Table(
-        f"Learning, {len(settings.seeds)} seeds: medians; test accuracy after {epochs}, mean and deviation",
+        f"Learning, {seeds}: medians; test accuracy after {epochs}, mean and deviation",
         ("method", "samples/s", *heads, "test, %", "±", "missed, %", "products"),
         [_row(name, found, settings.targets) for name, found in watches.items()],
         "Evaluation is not timed.",
