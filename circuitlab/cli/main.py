@@ -1,7 +1,8 @@
 """The `circuitlab` command: its subcommands, and what every one of them does with an error.
 
 Exit codes: 0 done, 1 the user's input is wrong, 2 the command line is wrong, 3 the run failed, 130 Ctrl-C.
-To add a command, write its function in a module of its own, import it here and add it to `COMMANDS`.
+To add a command, write its function in a module of its own, import it here and add it to `COMMANDS`; a
+group of commands (a typer app with a name) to `GROUPS`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import typer
 from typer.main import get_command
 
 from circuitlab import __version__
+from circuitlab.cli.bench import bench
 from circuitlab.cli.equilibrium import equilibrium
 from circuitlab.cli.inspect import inspect
 from circuitlab.cli.run import run
@@ -26,6 +28,7 @@ from circuitlab.errors import CircuitlabError, NotConvergedError, ProcessError
 
 DONE, WRONG_INPUT, RUN_FAILED, STOPPED = 0, 1, 3, 130
 COMMANDS = (validate, schema, show, run, equilibrium, inspect)
+GROUPS = (bench,)
 
 app = typer.Typer(
     name="circuitlab",
@@ -36,6 +39,8 @@ app = typer.Typer(
 )
 for _command in COMMANDS:
     app.command()(_command)
+for _group in GROUPS:
+    app.add_typer(_group)
 
 
 def _print_version(wanted: bool) -> None:

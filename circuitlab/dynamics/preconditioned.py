@@ -1,4 +1,4 @@
-"""The re-gauged iteration: one recurrent group's mean response is inverted once, and only what differs from it iterates.
+"""Sweeps preconditioned by a group's mean response: it is inverted once, and only what differs from it iterates.
 
 With S = diag(mean sigma'(phi)) over a batch and B = (I - W S)^-1 W, both equations of the group have exact other forms,
 

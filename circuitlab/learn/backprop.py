@@ -112,8 +112,8 @@ class AdjointEquations(Equations):
         return torch.maximum(torch.linalg.vector_norm(state, dim=0), self.least).unsqueeze(0)
 
     def select(self, columns: Tensor) -> AdjointEquations:
-        parts = (self.phi, self.drive, self.error)
-        return AdjointEquations(self.system, *(t[:, columns] for t in parts), self.rounding[columns], self.preconditioner)
+        phi, drive, error = (t[:, columns] for t in (self.phi, self.drive, self.error))
+        return AdjointEquations(self.system, phi, drive, error, self.rounding[columns], self.preconditioner)
 
     def fields(self, state: Tensor) -> Fields:
         return Fields(self.phi, state, self.error)
