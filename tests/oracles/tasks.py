@@ -75,8 +75,8 @@ def energy(task: Task, batch: Batch, at: torch.Tensor) -> Callable[[], torch.Ten
     """Sum over samples of H + L/alpha at the controlled equilibrium, H = 1/2 |psi|^2, as a function of the weights.
 
     `at` is the equilibrium whose branch is meant, [row, sample] (there may be several); what it becomes when a weight
-    moves a little is followed from there by Newton steps where there is an energy without kinks, so that differences are taken on one branch of
-    solutions (and fast).
+    moves a little is followed from there by Newton steps where there is an energy without kinks, so that differences
+    are taken on one branch of solutions (and fast).
     """
 
     def value() -> torch.Tensor:
