@@ -74,6 +74,11 @@ class Kernel(nn.Module, ABC):
                 has its work space. A new tensor if None.
         """
 
+    @torch.no_grad()
+    def scale_(self, factor: float) -> None:
+        """Multiply every weight by a factor of at least 0, in place."""
+        self.values.mul_(factor)
+
     @property
     def edge_values(self) -> Tensor:
         """Weight of every edge, shape [edge]."""

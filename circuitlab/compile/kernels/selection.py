@@ -10,6 +10,8 @@ from circuitlab.compile.kernels.base import Kernel
 from circuitlab.compile.kernels.convolution import Convolution
 from circuitlab.compile.kernels.csr import Csr
 from circuitlab.compile.kernels.dense import Dense, Diagonal
+from circuitlab.compile.kernels.extra import TorchSparse, is_installed
+from circuitlab.compile.kernels.low_rank import LowRank
 from circuitlab.errors import CircuitError
 from circuitlab.graph.circuit import Projection
 
@@ -23,6 +25,8 @@ KERNELS: dict[str, type[Kernel]] = {
     "csr": Csr,
     "diagonal": Diagonal,
     "convolution": Convolution,
+    "low_rank": LowRank,
+    "torch_sparse": TorchSparse,
 }
 
 
@@ -37,6 +41,17 @@ def choose(projection: Projection, shape: tuple[int, int]) -> str:
     one_to_one = shape[0] == shape[1] == len(edges.source) and bool(np.all(edges.source == edges.target))
     shared = edges.parameter_index is not None
     where = f"projections.{projection.name}.kernel"
+    if projection.rank is not None:
+        if asked not in ("auto", "low_rank"):
+            raise CircuitError(f"{where}: {asked} cannot hold factors; allowed with a rank: auto, low_rank")
+        return "low_rank"
+    if asked == "torch_sparse" and not is_installed():
+        raise CircuitError(
+            f"{where}: the package torch-sparse is not installed (pip install 'circuitlab[torch-sparse]'); "
+            "allowed without it: csr, dense"
+        )
+    if asked == "low_rank":
+        raise CircuitError(f"{where}: low_rank needs a rank; allowed here: csr, dense")
     if asked == "diagonal" and not one_to_one:
         raise CircuitError(f"{where}: diagonal needs exactly the synapses i -> i; allowed here: csr, dense")
     if asked == "convolution" and (projection.geometry is None or not shared):
@@ -57,6 +72,9 @@ def choose(projection: Projection, shape: tuple[int, int]) -> str:
 def compile_kernel(projection: Projection, shape: tuple[int, int], dtype: torch.dtype) -> Kernel:
     """The kernel of a projection with its initial weights; shape is (targets, sources)."""
     name = choose(projection, shape)
+    if name == "low_rank":
+        assert projection.rank is not None
+        return LowRank(projection.edges, shape, dtype, projection.plastic, projection.rank)
     if name == "convolution":
         assert projection.geometry is not None
         return Convolution(projection.edges, shape, dtype, projection.plastic, projection.geometry)
