@@ -204,9 +204,10 @@ inline Vector<T, 4> sums_of_four(Vector<T, 4> a, Vector<T, 4> b, Vector<T, 4> c,
 #undef CIRCUITLAB_SHUFFLE
 }
 
-// out[edge] = (ADD: +=) sum over one block of samples of post[target] pre[source].
-template <class T, int L, int N, bool FAR, bool ADD>
-void outer(const Matrix<T> &w, Activity<T> post, Activity<T> pre, T *out, int64_t last, int64_t from, int64_t to) {
+// out[edge] = (add: +=) sum over one block of samples of post[target] pre[source].
+template <class T, int L, int N, bool FAR>
+void outer(const Matrix<T> &w, Activity<T> post, Activity<T> pre, T *out, bool add, int64_t last, int64_t from,
+           int64_t to) {
     const int64_t edges = w.rows[w.targets];
     int64_t at[N];
     for (int k = 0; k < N; k++)
@@ -233,27 +234,27 @@ void outer(const Matrix<T> &w, Activity<T> post, Activity<T> pre, T *out, int64_
         };
         for (; e + 4 <= end; e += 4) {
             Vector<T, 4> sums = sums_of_four<T>(edge(e), edge(e + 1), edge(e + 2), edge(e + 3));
-            if (ADD)
+            if (add)
                 sums += load<T, 4>(out + e);
             store<T, 4>(out + e, sums);
         }
         for (; e < end; e++) {
             const Vector<T, 4> v = edge(e);
             const T sum = (v[0] + v[2]) + (v[1] + v[3]);
-            out[e] = ADD ? out[e] + sum : sum;
+            out[e] = add ? out[e] + sum : sum;
         }
     }
 }
 
-template <class T, int S, bool ADD>
-void outer_few(const Matrix<T> &w, Activity<T> post, Activity<T> pre, T *out, int64_t from, int64_t to) {
+template <class T, int S>
+void outer_few(const Matrix<T> &w, Activity<T> post, Activity<T> pre, T *out, bool add, int64_t from, int64_t to) {
     for (int64_t i = from; i < to; i++) {
         const T *p = post.at + i * post.stride;
         for (int64_t e = w.rows[i]; e < w.rows[i + 1]; e++) {
             T sum = 0;
             for (int s = 0; s < S; s++)
                 sum += p[s] * pre.at[w.columns[e] * pre.stride + s];
-            out[e] = ADD ? out[e] + sum : sum;
+            out[e] = add ? out[e] + sum : sum;
         }
     }
 }
@@ -285,7 +286,7 @@ void over_blocks(int64_t samples, int64_t widest, F work) {
         if (samples - start - width < L)
             width = samples - start;
         const int64_t vectors = (width + L - 1) / L;
-        with_vectors<WIDEST<T> + 1>(vectors, [&](auto n) {
+        with_vectors<L == LANES<T> ? WIDEST<T> + 1 : 2>(vectors, [&](auto n) {
             work(std::integral_constant<int, L>{}, n, start, width - L);
         });
         start += width;
@@ -324,11 +325,12 @@ void add_product(const Matrix<T> &w, Activity<T> x, T *out, int64_t stride, int6
     });
 }
 
-template <class T, bool ADD>
-void sampled_outer(const Matrix<T> &w, Activity<T> post, Activity<T> pre, T *out, int64_t samples, int threads) {
+template <class T>
+void sampled_outer(const Matrix<T> &w, Activity<T> post, Activity<T> pre, T *out, bool add, int64_t samples,
+                   int threads) {
     auto few = [&](auto s) {
         over_rows(w.rows, w.targets, samples, threads, [&](int64_t from, int64_t to) {
-            outer_few<T, decltype(s)::value, ADD>(w, post, pre, out, from, to);
+            outer_few<T, decltype(s)::value>(w, post, pre, out, add, from, to);
         });
     };
     if (samples == 0)
@@ -344,10 +346,7 @@ void sampled_outer(const Matrix<T> &w, Activity<T> post, Activity<T> pre, T *out
         constexpr int L = decltype(l)::value, N = decltype(n)::value;
         const Activity<T> left{post.at + start, post.stride}, right{pre.at + start, pre.stride};
         over_rows(w.rows, w.targets, samples, threads, [&](int64_t from, int64_t to) {
-            if (ADD || start > 0)
-                (far ? outer<T, L, N, true, true> : outer<T, L, N, false, true>)(w, left, right, out, last, from, to);
-            else
-                (far ? outer<T, L, N, true, false> : outer<T, L, N, false, false>)(w, left, right, out, last, from, to);
+            (far ? outer<T, L, N, true> : outer<T, L, N, false>)(w, left, right, out, add || start > 0, last, from, to);
         });
     });
 }
@@ -370,8 +369,7 @@ CIRCUITLAB_ADD(circuitlab_csr_add_f64, double)
                              const T *post, int64_t post_stride, const T *pre, int64_t pre_stride, T *out,        \
                              int64_t samples, int add, int threads) {                                             \
         const Matrix<T> w{rows, columns, nullptr, targets, sources};                                              \
-        (add ? sampled_outer<T, true> : sampled_outer<T, false>)(w, {post, post_stride}, {pre, pre_stride}, out,  \
-                                                                 samples, threads);                               \
+        sampled_outer<T>(w, {post, post_stride}, {pre, pre_stride}, out, add != 0, samples, threads);             \
     }
 CIRCUITLAB_OUTER(circuitlab_csr_outer_f32, float)
 CIRCUITLAB_OUTER(circuitlab_csr_outer_f64, double)
