@@ -72,6 +72,8 @@ class CompiledCircuit(nn.Module):
             kernel = compile_kernel(projection, (target.size, source.size), dtype)
             self._kernels[f"projection {projection.name}"] = kernel
             self.sign[projection.name] = {"excitatory": 1, "inhibitory": -1}.get(source.sign or "", 0)
+            if projection.rank is not None:
+                self._check_factors(projection, kernel)
             rows = (self.inputs if source.type == "input" else self.units)[source.name]
             links.append(Link(projection, kernel, rows, self.units[target.name]))
         for population in hidden + outputs:
@@ -92,6 +94,19 @@ class CompiledCircuit(nn.Module):
         )
         tau = np.concatenate([np.full(p.size, p.tau_ms) for p in hidden + outputs])
         self.register_buffer("tau", torch.as_tensor(tau[:, None], dtype=dtype), persistent=False)
+
+    def _check_factors(self, projection: Projection, kernel: Kernel) -> None:
+        """Refuse factors that are not what the graph says, or that learning would take out of Dale's law."""
+        where = f"projections.{projection.name}.rank"
+        if self.sign[projection.name]:
+            raise CircuitError(
+                f"{where}: two factors cannot hold the sign of every weight (Dale's law); leave out the rank, or the "
+                f"sign of '{projection.source}'"
+            )
+        given = projection.edges.weight
+        wrong = np.abs(kernel.edge_values.double().numpy() - given).max(initial=0.0)
+        if wrong > 1e-5 * np.abs(given).max(initial=0.0):
+            raise CircuitError(f"{where}: the weights of its edges are not of rank {projection.rank}")
 
     @property
     def dtype(self) -> torch.dtype:

@@ -12,6 +12,7 @@ import torch
 from ruamel.yaml import YAML
 from torch import Tensor
 
+from circuitlab import native
 from circuitlab.compile.compiled import CompiledCircuit
 from circuitlab.control import output
 from circuitlab.control.base import Pathway
@@ -186,7 +187,7 @@ def begin_file(assembled: Assembled, path: str | Path, *, command: str, overwrit
         circuit=replace(graph, projections=projections),
         circuit_yaml=yaml_text(spec.circuit.resolved()),
         experiment_yaml=yaml_text(spec.resolved()),
-        attributes={"command": command, "seed": spec.seed, "device": spec.device},
+        attributes={"command": command, "seed": spec.seed, "device": spec.device, "native": native.about()},
         overwrite=overwrite,
     )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from circuitlab.compile.kernels.low_rank import LowRank
 from circuitlab.data.arrays import read_arrays
 from circuitlab.errors import CircuitError, DataError
 from circuitlab.experiment.activity import VARIABLES, Activity
@@ -241,13 +242,17 @@ def _updates(writer: RunWriter, found: Found) -> None:
     writer.attributes("updates", rule=rule)
     for name, values in found.updates.items():
         link = compiled.links.get(name)
-        axis = (
-            "unit"
-            if link is None
-            else "parameter"
-            if link.projection.edges.parameters is not None
-            else "edge"
-        )
+        shared = link is not None and link.projection.edges.parameters is not None
+        axis = "unit" if link is None else "parameter" if shared else "edge"
+        if link is not None and isinstance(link.kernel, LowRank):
+            axis = "factor: target unit x rank, then source unit x rank"
+            for end, factor in zip(("target", "source"), link.kernel.factors(), strict=True):
+                writer.put(
+                    f"factors/{name}/{end}",
+                    factor.cpu().numpy(),
+                    units="dimensionless",
+                    description=f"[unit, rank] factor of the {end} units; the weights are target source^T",
+                )
         writer.put(
             f"updates/{name}",
             values.cpu().numpy(),

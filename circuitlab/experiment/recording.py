@@ -142,6 +142,8 @@ class Recording(Observer):
         for name, parameter in compiled.parameters_by_name().items():
             link = compiled.links.get(name)
             shared = link is not None and link.projection.edges.parameter_index is not None
+            whole = link is not None and link.projection.rank is not None
+            values = link.kernel.edge_values if link is not None and whole else parameter.detach()
             axis = "unit" if link is None else "parameter" if shared else "edge"
             what = (
                 f"bias of population {name.removesuffix('_bias')}"
@@ -150,7 +152,7 @@ class Recording(Observer):
             )
             self.writer.append(
                 f"weights/{name}",
-                parameter.detach().cpu().numpy().copy(),
+                values.cpu().numpy().copy(),
                 units="dimensionless",
                 description=f"[snapshot, {axis}] {what}",
             )

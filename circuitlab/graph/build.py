@@ -17,7 +17,7 @@ from circuitlab.graph.memory import refuse_too_large
 from circuitlab.graph.neurons import grid_positions, read_attributes, read_bias, read_names, read_positions
 from circuitlab.graph.rules import draw, expected_edges, transposed
 from circuitlab.graph.streams import stream
-from circuitlab.graph.weights import RANDOM_WEIGHTS, check_weights, initial_bias, random_weights
+from circuitlab.graph.weights import RANDOM_WEIGHTS, check_weights, initial_bias, of_rank, random_weights
 from circuitlab.spec.circuit import CircuitSpec, PopulationSpec, ProjectionSpec, WeightsSpec
 
 
@@ -197,6 +197,9 @@ def _projection(
         synapses = files[name]
     else:
         synapses = draw(rule, stream(seed, "edges", name), source, target, parameters)
+    edges = _edges(name, rule, projection.weights, synapses, source, target, spec.folder, seed)
+    if projection.rank is not None:
+        edges = replace(edges, weight=of_rank(edges.weight, target.size, source.size, projection.rank))
     return Projection(
         name=name,
         source=projection.source,
@@ -205,8 +208,9 @@ def _projection(
         carries=projection.carries,
         plastic=projection.plastic,
         kernel=projection.kernel,
-        edges=_edges(name, rule, projection.weights, synapses, source, target, spec.folder, seed),
+        edges=edges,
         geometry=synapses.geometry,
+        rank=projection.rank,
     )
 
 

@@ -67,9 +67,10 @@ class Projection:
     Args:
         source, target: names of populations.
         site: soma, basal or apical. carries: rate or burst. plastic: whether the weights learn.
-        kernel: auto, dense, csr, diagonal or convolution: how the product is to be computed.
+        kernel: auto, dense, csr, diagonal, convolution, low_rank or torch_sparse: how the product is computed.
         edges: the synapses.
         geometry: of a convolution or pooling: in_shape, out_shape, kernel, stride, padding; else None.
+        rank: of the weights where they are a product of two thin factors, which learn in their place; else None.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Projection:
     kernel: str
     edges: Edges
     geometry: dict[str, tuple[int, ...]] | None = None
+    rank: int | None = None
 
     def equals(self, other: Projection) -> bool:
         """Whether every property and every edge agrees."""

@@ -17,7 +17,7 @@ from circuitlab.spec.populations import PopulationType
 
 TYPES: tuple[str, ...] = get_args(PopulationType)
 POPULATION_FIELDS = ("type", "size", "shape", "activation", "tau_ms", "sign", "controlled", "bias_plastic")
-PROJECTION_FIELDS = ("source", "target", "site", "carries", "plastic", "kernel", "geometry")
+PROJECTION_FIELDS = ("source", "target", "site", "carries", "plastic", "kernel", "geometry", "rank")
 
 
 NODE_KEYS = frozenset({"population", "index", "type", "name", "position", "bias", "sign"})

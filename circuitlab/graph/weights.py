@@ -6,12 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from scipy.sparse.linalg import svds
 
 from circuitlab.errors import CircuitError
 from circuitlab.graph.circuit import Population
 from circuitlab.graph.edges import Edges, FloatArray, Synapses
 
 Generator = np.random.Generator
+EXACT_SVD = 1000
+"""Smaller side of a matrix up to which all its singular values are computed."""
 SIGNS = {"excitatory": 1.0, "inhibitory": -1.0}
 
 
@@ -130,6 +133,52 @@ def check_weights(
 
 def _synapse(source: Population, target: Population, synapses: Synapses | Edges, index: int) -> str:
     return f"{source.label(int(synapses.source[index]))} -> {target.label(int(synapses.target[index]))}"
+
+
+def factorise(weight: FloatArray, rank: int) -> tuple[FloatArray, FloatArray]:
+    """The two factors of the best approximation of a matrix by one of a lower rank, of equal size each.
+
+    Args:
+        weight: [target, source].
+
+    Returns:
+        A [target, rank] and B [source, rank], with weight = A B^T where the matrix has that rank.
+    """
+    smaller = min(weight.shape)
+    if smaller <= EXACT_SVD or 4 * rank >= smaller:
+        left, values, right = np.linalg.svd(weight, full_matrices=False)
+        left, values, right = left[:, :rank], values[:rank], right[:rank]
+    else:
+        found: Any = svds(weight, k=rank, v0=np.ones(smaller), solver="arpack")
+        left, values, right = found
+        left, values, right = left[:, ::-1], values[::-1], right[::-1]
+    root = np.sqrt(values)
+    return left * root, right.T * root
+
+
+def of_rank(weight: FloatArray, targets: int, sources: int, rank: int) -> FloatArray:
+    """The weights of every pair, brought to a rank: their best approximation by it, shape [edge].
+
+    Args:
+        weight: of every source on every target, sorted by target, then source, shape [edge].
+
+    Raises:
+        CircuitError: they have a lower rank already: factors that are zero would never learn.
+    """
+    if weight.size != targets * sources:
+        raise CircuitError(
+            f"rank: a product of two factors joins every source with every target, {targets * sources:,} pairs, "
+            f"but there are {weight.size:,} synapses"
+        )
+    left, right = factorise(weight.reshape(targets, sources), rank)
+    sizes = np.linalg.norm(left, axis=0)
+    found = int(np.count_nonzero(sizes > 1e-6 * sizes.max(initial=0.0)))
+    if found < rank:
+        raise CircuitError(
+            f"rank: the initial weights have rank {found}, and factors that are zero never learn; "
+            f"allowed: 1 to {found}"
+        )
+    return (left @ right.T).ravel()
 
 
 def initial_bias(generator: Generator, size: int, bias: Any) -> FloatArray:

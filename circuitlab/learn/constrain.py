@@ -53,12 +53,12 @@ class SingularValueBound:
         """Bring every recurrent group within the bound."""
         for number, links in enumerate(self.groups):
             largest = self._largest(number, COLD_STEPS if self._cold else WARM_STEPS)
-            plastic = [link.kernel.values for link in links if link.projection.plastic]
+            plastic = [link.kernel for link in links if link.projection.plastic]
             for _ in range(50):
                 if largest <= self.bound * (1 + 1e-6):
                     break
-                for values in plastic:
-                    values.mul_(self.bound / largest)
+                for kernel in plastic:
+                    kernel.scale_(self.bound / largest)
                 if len(plastic) == len(links):
                     break
                 largest = self._largest(number, WARM_STEPS)

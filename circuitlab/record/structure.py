@@ -155,6 +155,8 @@ def _write_edges(group: h5py.Group, projection: Projection, type_id: int) -> Non
         "plastic": bool(projection.plastic),
         "kernel": projection.kernel,
     }
+    if projection.rank is not None:
+        attributes["rank"] = projection.rank
     if projection.geometry is not None:
         attributes["geometry"] = json.dumps(projection.geometry, sort_keys=True, default=list)
     set_attributes(group, attributes)

@@ -41,6 +41,7 @@ def check_projection(
         yield path, message, (*uses, "connect")
     for path, message, uses in _check_weights(p, source, target):
         yield path, message, (*uses, "weights", "connect")
+    yield from _check_rank(p, source, target)
     allowed_kernels = {
         "one_to_one": {"diagonal"},
         "convolution": {"convolution"},
@@ -52,6 +53,50 @@ def check_projection(
             ("kernel",),
             f"the rule {p.connect.rule} has no kernel '{p.kernel}'; allowed: {allowed}",
             ("connect",),
+        )
+
+
+def _check_rank(
+    p: ProjectionSpec, source: PopulationSpec | None, target: PopulationSpec | None
+) -> Iterator[Finding]:
+    """Factors: only for a whole matrix, and never under Dale's law, which says nothing about a factor."""
+    if p.rank is None:
+        if p.kernel == "low_rank":
+            yield ("kernel",), "low_rank needs 'rank', the number of columns of each factor", ("rank",)
+        return
+    if p.kernel not in ("auto", "low_rank"):
+        yield (
+            ("kernel",),
+            f"weights of rank {p.rank} are two factors and have no kernel '{p.kernel}'; allowed: auto, low_rank",
+            ("rank",),
+        )
+    if p.connect.rule != "all_to_all" or not p.connect.parameters.get("allow_autapses", True):
+        yield (
+            ("rank",),
+            "a product of two factors joins every source with every target; allowed with 'rank': "
+            "connect: all_to_all, with autapses",
+            ("connect",),
+        )
+    if p.weights.init in ("zeros", "constant") and (p.weights.init == "zeros" or p.rank > 1):
+        yield (
+            ("rank",),
+            f"the initialisation '{p.weights.init}' has a rank below {p.rank}, and factors that are zero never learn; "
+            "allowed: a random initialisation, or a file",
+            ("weights",),
+        )
+    if source is not None and source.sign is not None:
+        yield (
+            ("rank",),
+            f"'{p.source}' is {source.sign}, and two factors cannot hold the sign of every weight (Dale's law); "
+            "leave out 'rank', or the sign",
+            ("source",),
+        )
+    if source is not None and target is not None and p.rank > min(source.size, target.size):
+        yield (
+            ("rank",),
+            f"{p.rank} is more than a matrix of {target.size} targets and {source.size} sources can have; "
+            f"allowed: 1 to {min(source.size, target.size)}",
+            ("source", "target"),
         )
 
 

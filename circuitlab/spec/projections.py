@@ -115,8 +115,10 @@ class ProjectionSpec(Model):
     """Initial weights; `torch_linear` unless given."""
     plastic: bool
     """Whether the weights learn; true unless given, but false for `pool` and burst projections."""
-    kernel: Literal["auto", "dense", "csr", "diagonal", "convolution"] = "auto"
-    """How the synapses are stored and multiplied; chosen by density unless given."""
+    kernel: Literal["auto", "dense", "csr", "diagonal", "convolution", "low_rank", "torch_sparse"] = "auto"
+    """How the synapses are stored and multiplied; chosen by structure and density unless given."""
+    rank: Annotated[int, Field(ge=1)] | None = None
+    """Makes the weights a product of two thin factors of this rank, which learn in their place; all_to_all only."""
 
     @classmethod
     def normalise(cls, data: dict[str, Any]) -> dict[str, Any]:

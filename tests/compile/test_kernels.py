@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from circuitlab.compile.kernels import DENSE_FROM, Kernel, choose, compile_kernel
+from circuitlab import native
+from circuitlab.compile.kernels import Kernel, choose, compile_kernel, dense_from
 from circuitlab.errors import CircuitError
 from circuitlab.graph.circuit import Projection
 from circuitlab.graph.edges import Edges
 from tests.oracles.circuits import edges, projection, sparse
 from tests.oracles.images import IMAGES, convolution
+
+
+@pytest.fixture(params=["native", "torch"], autouse=True)
+def path(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Every test here runs over the compiled loops and over torch's own products."""
+    if request.param == "native":
+        yield "native"
+        return
+    with native.disabled():
+        yield "torch"
 
 
 def shared(rng: np.random.Generator) -> Edges:
@@ -249,14 +261,14 @@ def test_the_kernel_is_chosen_by_structure_and_density() -> None:
         s, t = np.array(cells[:count]).T
         return edges(s, t, np.ones(count))
 
-    enough = round(DENSE_FROM * 20)
+    enough = round(dense_from() * 20)
     assert choose(projection("p", "a", "b", of(enough)), shape) == "dense"
     assert choose(projection("p", "a", "b", of(enough - 1)), shape) == "csr"
     straight = edges(range(4), range(4), np.ones(4))
     assert choose(projection("p", "a", "b", straight), (4, 4)) == "diagonal"
     assert choose(projection("p", "a", "b", straight), (4, 8)) == "csr"
     crossed = edges([1, 0, 2, 3], range(4), np.ones(4))
-    assert choose(projection("p", "a", "b", crossed), (4, 4)) == "dense"
+    assert choose(projection("p", "a", "b", crossed), (4, 4)) == ("csr" if native.available() else "dense")
     conv, image = convolution(*IMAGES["plain"])
     assert choose(replace(conv, kernel="auto"), image) == "convolution"
     assert choose(replace(conv, kernel="auto", geometry=None), image) == "csr"

@@ -28,7 +28,7 @@ populations:
   y: {type: output, size: 3}
   z: {type: output, size: 2}
 projections:
-  a_pyr: {source: a, target: pyr, site: basal}
+  a_pyr: {source: a, target: pyr, site: basal, rank: 2}
   b_conv: {source: b, target: conv, connect: {rule: convolution, kernel: [3, 3]}, weights: {init: normal, std: 0.3}}
   conv_pooled: {source: conv, target: pooled, connect: {rule: pool, kernel: [3, 3], stride: 3}}
   pooled_pyr: {source: pooled, target: pyr, site: soma}
@@ -37,7 +37,7 @@ projections:
   pyr_inh: {source: pyr, target: inh, connect: {rule: fixed_total_number, N: 20}, weights: {scale: 0.5}}
   inh_pyr: {source: inh, target: pyr, site: apical, connect: all_to_all, weights: {scale: 0.5}}
   pyr_off: {source: pyr, target: off, weights: {scale: 0.5}}
-  off_pyr: {source: off, target: pyr, site: soma, weights: {scale: 0.3}}
+  off_pyr: {source: off, target: pyr, site: soma, weights: {scale: 0.3}, rank: 2}
   self: {source: inh, target: inh, connect: one_to_one, weights: {init: constant, value: -0.2}}
   pyr_y: {source: pyr, target: y}
   pyr_z: {source: pyr, target: z, plastic: false}

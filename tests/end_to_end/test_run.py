@@ -64,6 +64,29 @@ def run(experiment: Path, out: str, *options: str) -> Path:
     return path
 
 
+def test_factors_learn_and_the_file_holds_their_product(tmp_path: Path) -> None:
+    (tmp_path / "dale.yaml").write_text(
+        "circuit: thin\nseed: 3\npopulations:\n  x: {type: input, size: 64}\n  e: {type: pyramidal, size: 24}\n"
+        "  y: {type: output, size: 10}\nprojections:\n  x_e: {source: x, target: e, rank: 5}\n"
+        "  e_e: {source: e, target: e, rank: 3}\n  e_y: {source: e, target: y}\n"
+    )
+    (tmp_path / "exp.yaml").write_text(EXPERIMENT[: EXPERIMENT.index("record:")])
+    with h5py.File(run(tmp_path / "exp.yaml", "thin.h5")) as file:
+        assert file["training/test_accuracy"][-1] > file["training/test_accuracy"][0] + 0.2
+        for name, rank, shape in (("x_e", 5, (24, 64)), ("e_e", 3, (24, 24))):
+            edges, weights = file[f"edges/{name}"], file[f"weights/{name}"][:]
+            assert edges.attrs["kernel"] == "low_rank"
+            assert edges.attrs["rank"] == rank
+            given = edges["0/syn_weight"][:]
+            norm = np.linalg.norm(given.reshape(shape), 2)
+            scale = min(1.0, 0.9 / norm) if name == "e_e" else 1.0
+            assert weights[0] == pytest.approx(scale * given, rel=1e-3, abs=1e-5), "the bound holds from the start"
+            assert np.abs(weights[-1] - weights[0]).max() > 1e-2
+            assert np.linalg.matrix_rank(weights[-1].reshape(shape), tol=1e-4) == rank
+            if name == "e_e":
+                assert np.linalg.norm(weights[-1].reshape(shape), 2) <= 0.9 * 1.02
+
+
 def test_learns_and_keeps_dale_and_sparsity(experiment: Path) -> None:
     with h5py.File(run(experiment, "a.h5")) as file:
         assert file.attrs["status"] == "complete"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -15,18 +16,31 @@ from circuitlab.errors import CircuitlabError
 from circuitlab.native.build import DIGEST, LIBRARY
 
 SAY = """
-import ctypes, sys
+import ctypes, pathlib, sys
 {before}
+import circuitlab.native.build
+circuitlab.native.build.SOURCES = pathlib.Path({sources!r})
 from circuitlab import native
 print(native.available(), native.reason() or native.about())
 """
 USE = SAY + "native.function('circuitlab_openmp', (), ctypes.c_int)()\n"
 
 
-def say(repository: Path, code: str = USE, before: str = "", **variables: str) -> tuple[bool, str]:
+@pytest.fixture(scope="session")
+def sources(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The shortest of the library's sources: what is tested here is how it is built, many times."""
+    folder = tmp_path_factory.mktemp("sources")
+    for name in ("runtime.cpp", "native.h"):
+        shutil.copy(repository / "circuitlab" / "native" / name, folder)
+    return str(folder)
+
+
+def say(
+    repository: Path, sources: str, code: str = USE, before: str = "", **variables: str
+) -> tuple[bool, str]:
     """Whether the library is there in a new process with these environment variables, and what is said of it."""
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code.format(before=before)],
+        [sys.executable, "-W", "error", "-c", code.format(before=before, sources=sources)],
         cwd=repository,
         capture_output=True,
         text=True,
@@ -43,30 +57,32 @@ def builds(cache: Path) -> list[Path]:
     return sorted(cache.iterdir())
 
 
-def test_is_built_once_and_found_again(repository: Path, tmp_path: Path) -> None:
+def test_is_built_once_and_found_again(repository: Path, sources: str, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
-    there, about = say(repository, CIRCUITLAB_CACHE=str(cache))
+    there, about = say(repository, sources, CIRCUITLAB_CACHE=str(cache))
     assert there
     assert "-O3" in about
     (folder,) = builds(cache)
     assert {p.name for p in folder.iterdir()} == {LIBRARY, DIGEST}
     before = (folder / LIBRARY).stat()
-    assert say(repository, CIRCUITLAB_CACHE=str(cache)) == (True, about)
+    assert say(repository, sources, CIRCUITLAB_CACHE=str(cache)) == (True, about)
     after = (folder / LIBRARY).stat()
     assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
 
 
-def test_processes_that_build_at_once_leave_one_whole_library(repository: Path, tmp_path: Path) -> None:
+def test_processes_that_build_at_once_leave_one_whole_library(
+    repository: Path, sources: str, tmp_path: Path
+) -> None:
     with ThreadPoolExecutor(3) as pool:
-        found = list(pool.map(lambda _: say(repository, CIRCUITLAB_CACHE=str(tmp_path)), range(3)))
+        found = list(pool.map(lambda _: say(repository, sources, CIRCUITLAB_CACHE=str(tmp_path)), range(3)))
     assert {there for there, _ in found} == {True}
     assert len({about for _, about in found}) == 1
     assert len(builds(tmp_path)) == 1
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "other bytes", "no digest", "no library", "empty folder"])
-def test_a_damaged_build_is_replaced(repository: Path, tmp_path: Path, damage: str) -> None:
-    say(repository, CIRCUITLAB_CACHE=str(tmp_path))
+def test_a_damaged_build_is_replaced(repository: Path, sources: str, tmp_path: Path, damage: str) -> None:
+    say(repository, sources, CIRCUITLAB_CACHE=str(tmp_path))
     (folder,) = builds(tmp_path)
     library, digest = folder / LIBRARY, folder / DIGEST
     whole = library.read_bytes()
@@ -83,38 +99,42 @@ def test_a_damaged_build_is_replaced(repository: Path, tmp_path: Path, damage: s
     else:
         library.unlink()
         digest.unlink()
-    assert say(repository, CIRCUITLAB_CACHE=str(tmp_path))[0]
+    assert say(repository, sources, CIRCUITLAB_CACHE=str(tmp_path))[0]
     assert builds(tmp_path) == [folder]
     assert {p.name for p in folder.iterdir()} == {LIBRARY, DIGEST}
     assert len(library.read_bytes()) == len(whole)
 
 
-def test_a_cache_that_cannot_be_written_is_done_without(repository: Path, tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written_is_done_without(
+    repository: Path, sources: str, tmp_path: Path
+) -> None:
     (tmp_path / "file").write_text("no folder")
     temporary = tmp_path / "temporary"
     temporary.mkdir()
-    assert say(repository, CIRCUITLAB_CACHE=str(tmp_path / "file" / "cache"), TMPDIR=str(temporary))[0]
+    assert say(repository, sources, CIRCUITLAB_CACHE=str(tmp_path / "file" / "cache"), TMPDIR=str(temporary))[
+        0
+    ]
     assert list(temporary.iterdir()) == [], "the private build goes with its process"
 
 
-def test_the_cache_follows_the_user_unless_told(repository: Path, tmp_path: Path) -> None:
+def test_the_cache_follows_the_user_unless_told(repository: Path, sources: str, tmp_path: Path) -> None:
     home, xdg = tmp_path / "home", tmp_path / "xdg"
-    say(repository, CIRCUITLAB_CACHE="", XDG_CACHE_HOME="", HOME=str(home))
+    say(repository, sources, CIRCUITLAB_CACHE="", XDG_CACHE_HOME="", HOME=str(home))
     assert len(builds(home / ".cache" / "circuitlab")) == 1
-    say(repository, CIRCUITLAB_CACHE="", XDG_CACHE_HOME=str(xdg), HOME=str(home))
+    say(repository, sources, CIRCUITLAB_CACHE="", XDG_CACHE_HOME=str(xdg), HOME=str(home))
     assert len(builds(xdg / "circuitlab")) == 1
 
 
-def test_says_why_it_is_not_there(repository: Path, tmp_path: Path) -> None:
+def test_says_why_it_is_not_there(repository: Path, sources: str, tmp_path: Path) -> None:
     cache = {"CIRCUITLAB_CACHE": str(tmp_path / "cache")}
-    assert say(repository, SAY, CIRCUITLAB_NATIVE="0", **cache) == (
+    assert say(repository, sources, SAY, CIRCUITLAB_NATIVE="0", **cache) == (
         False,
         "switched off by CIRCUITLAB_NATIVE=0",
     )
-    there, why = say(repository, SAY, CXX="no-such-compiler", **cache)
+    there, why = say(repository, sources, SAY, CXX="no-such-compiler", **cache)
     assert not there
     assert why == "no C++ compiler: $CXX is 'no-such-compiler', which does not run"
-    there, why = say(repository, SAY, PATH=str(tmp_path), CXX="", **cache)
+    there, why = say(repository, sources, SAY, PATH=str(tmp_path), CXX="", **cache)
     assert not there
     assert why == "no C++ compiler: none of c++, g++, clang++ runs, and $CXX is not set"
     broken = tmp_path / "c++"
@@ -123,19 +143,19 @@ def test_says_why_it_is_not_there(repository: Path, tmp_path: Path) -> None:
         "print('strange 1.0') if '--version' in sys.argv else sys.exit('x.cpp: error: no disk')\n"
     )
     broken.chmod(0o700)
-    there, why = say(repository, SAY, CXX=str(broken), **cache)
+    there, why = say(repository, sources, SAY, CXX=str(broken), **cache)
     assert not there
     assert why == f"{broken} cannot build the compiled loops: x.cpp: error: no disk"
     assert not any((tmp_path / "cache").iterdir()), "a build that failed leaves nothing"
 
 
-def test_one_openmp_library_in_the_process(repository: Path) -> None:
+def test_one_openmp_library_in_the_process(repository: Path, sources: str) -> None:
     """Beside torch, whatever OpenMP it brings, no second one is loaded."""
     count = SAY + (
         "import pathlib, re\ntext = pathlib.Path('/proc/self/maps').read_text()\n"
         "assert len(set(re.findall(r'/\\S*/lib(?:gomp|iomp5|omp)[^/\\s]*', text))) <= 1, text\n"
     )
-    assert say(repository, count, before="import torch")[0]
+    assert say(repository, sources, count, before="import torch")[0]
 
 
 def test_a_wrong_switch_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,6 +44,9 @@ class Oracle:
                     "i": target[:].astype(int),
                     "j": source[:].astype(int),
                     "w": group["0/syn_weight"][:],
+                    "factors": [file[f"factors/{name}/{end}"][:] for end in ("target", "source")]
+                    if f"factors/{name}" in file
+                    else None,
                     "index": group["0/parameter_index"][:] if "parameter_index" in group["0"] else None,
                     "attrs": dict(group.attrs),
                 }
@@ -186,6 +189,17 @@ class Oracle:
             )
             psi = state[edge["target"]]["control"]
             update = (psi[used].T[edge["i"]] * rate[used].T[edge["j"]]).mean(1)
+            assert (edge["factors"] is not None) == ("rank" in a)
+            if edge["factors"] is not None:
+                left, right = edge["factors"]
+                assert left.shape[1] == right.shape[1] == a["rank"]
+                worst["W = A B^T"] = max(
+                    worst.get("W = A B^T", 0.0),
+                    float(np.abs((left @ right.T)[edge["i"], edge["j"]] - edge["w"]).max()),
+                )
+                whole = np.zeros((len(left), len(right)))
+                whole[edge["i"], edge["j"]] = update
+                update = np.concatenate([(whole @ right).ravel(), (whole.T @ left).ravel()])
             if edge["index"] is not None:
                 shared = np.zeros(edge["index"].max() + 1)
                 np.add.at(shared, edge["index"], update)

@@ -1,0 +1,85 @@
+"""What every kernel is: one flat parameter of values, and three products that know nothing of autograd."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import increment_version
+from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
+
+from circuitlab.graph.edges import Edges
+
+
+def _notice_fused_steps(optimizer: Optimizer, args: Any, options: Any) -> None:
+    """Count a fused optimizer's step as a change of its parameters, which torch itself forgets to do."""
+    for group in optimizer.param_groups:
+        if group.get("fused"):
+            increment_version(group["params"])
+
+
+register_optimizer_step_post_hook(_notice_fused_steps)
+
+
+class Kernel(nn.Module, ABC):
+    """Weights of one projection as a linear map, shape (targets, sources).
+
+    `refresh` brings stored copies (a transpose, a dense block) up to date after the values changed; it is called by
+    itself, once per change. Between changes, `add_product` and `add_transposed` of dense and CSR kernels allocate
+    nothing.
+    """
+
+    name: str
+    values: nn.Parameter
+
+    def __init__(self, edges: Edges, shape: tuple[int, int], dtype: torch.dtype, plastic: bool) -> None:
+        super().__init__()
+        self.shape = shape
+        initial = edges.weight if edges.parameters is None else edges.parameters
+        self.values = nn.Parameter(torch.as_tensor(np.array(initial), dtype=dtype), requires_grad=plastic)
+        self._seen: tuple[int, int] | None = None
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._seen = None
+
+    def current(self) -> None:
+        """Call `refresh` if the values were written since the last call."""
+        state = (self.values.data_ptr(), self.values._version)
+        if state != self._seen:
+            self.refresh()
+            self._seen = state
+
+    def refresh(self) -> None:
+        """Bring stored copies of the values up to date."""
+
+    @abstractmethod
+    def add_product(self, rate: Tensor, out: Tensor) -> None:
+        """out += W rate, with rate [source, sample] and out [target, sample]."""
+
+    @abstractmethod
+    def add_transposed(self, control: Tensor, out: Tensor) -> None:
+        """out += W^T control, with control [target, sample] and out [source, sample]."""
+
+    @abstractmethod
+    def outer(self, post: Tensor, pre: Tensor, out: Tensor | None = None) -> Tensor:
+        """Sum over samples of post_i pre_j for every synapse j -> i.
+
+        Args:
+            post: [target, sample]. pre: [source, sample].
+            out: [parameter], contiguous; the result is written there and nothing else is allocated once the kernel
+                has its work space. A new tensor if None.
+        """
+
+    @torch.no_grad()
+    def scale_(self, factor: float) -> None:
+        """Multiply every weight by a factor of at least 0, in place."""
+        self.values.mul_(factor)
+
+    @property
+    def edge_values(self) -> Tensor:
+        """Weight of every edge, shape [edge]."""
+        return self.values.detach()
