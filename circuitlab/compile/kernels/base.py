@@ -79,6 +79,12 @@ class Kernel(nn.Module, ABC):
         """Multiply every weight by a factor of at least 0, in place."""
         self.values.mul_(factor)
 
+    def matrix(self) -> Tensor:
+        """The weights as a dense matrix, [target, source]; not to be written to."""
+        out = torch.zeros(self.shape, dtype=self.values.dtype, device=self.values.device)
+        self.add_product(torch.eye(self.shape[1], dtype=out.dtype, device=out.device), out)
+        return out
+
     @property
     def edge_values(self) -> Tensor:
         """Weight of every edge, shape [edge]."""
