@@ -127,6 +127,8 @@ class Report:
                 f"{spec.experiment}: {spec.learn.rule.replace('_', ' ')} on {circuit.name} ({units:,} units, "
                 f"{circuit.synapses:,} synapses), {prepared.dataset.name} ({split} samples), seed {spec.seed}"
             )
+            for note in prepared.notes:
+                say(f"note: {note}")
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 
 from circuitlab.data.arrays import read_arrays
-from circuitlab.errors import DataError
+from circuitlab.errors import CircuitError, DataError
 from circuitlab.experiment.activity import VARIABLES, Activity
 from circuitlab.experiment.assemble import Assembled, assemble, begin_file, target_array, tensor
 from circuitlab.learn.base import Batch
-from circuitlab.learn.rules import RULES
+from circuitlab.learn.rules import rule_of
 from circuitlab.record.run_file import RunWriter
 from circuitlab.solve.base import Solution
 from circuitlab.spec.experiment import ExperimentSpec
@@ -90,6 +90,13 @@ def find_equilibria(spec: ExperimentSpec, inputs: Path, targets: Path | None) ->
     Raises:
         CircuitlabError: the files do not fit, or the circuit cannot be built.
     """
+    if spec.solve.check_energy is not None:
+        raise CircuitError(
+            spec.located(
+                "solve.check_energy: it checks samples during training, and nothing is trained here; leave it out "
+                "(solve.method=levenberg descends the energy for every sample)"
+            )
+        )
     populations = spec.circuit.populations
     given = arrays_for(inputs, {name: populations[name].size for name in spec.circuit.inputs}, "input")
     for name, array in given.items():
@@ -118,7 +125,7 @@ def find_equilibria(spec: ExperimentSpec, inputs: Path, targets: Path | None) ->
         return Found(assembled, Batch(x, none), task.free(drive), None, {})
     target = tensor(np.concatenate([wanted[name] for name in compiled.outputs], axis=1).T, compiled)
     batch = Batch(x, target)
-    rule = RULES[spec.learn.rule]
+    rule = rule_of(spec.learn.rule, spec.learn.presynaptic, spec.learn.weighting)
     outcome = rule.outcome(task, batch)
     controlled = outcome.credit
     if not rule.controls:

@@ -43,6 +43,7 @@ class Task:
         start: where the controlled state starts, `free` (the free equilibrium) or `zero`.
         on_unconverged: `skip` leaves samples that did not converge out of the update, `keep` uses their best state,
             `raise` stops.
+        check: how many samples of the next batch are also solved by descent of the energy from the free state.
     """
 
     system: System
@@ -52,6 +53,7 @@ class Task:
     settings: SolveSettings
     start: str = "free"
     on_unconverged: str = "skip"
+    check: int = 0
 
     def free(self, drive: Tensor, fallback: bool = True) -> Solution:
         """The free equilibrium for U x + b, [unit, sample]; without `fallback` by the first solver alone, which is
@@ -79,6 +81,8 @@ class Outcome:
         free: the free equilibrium.
         credit: the equilibrium that carries the credit: the controlled one, or the second phase of backpropagation.
         used: samples that the update is made of, bool [sample].
+        phi: potentials whose rates the updates take, [unit, sample]; those of `credit` where None.
+        energy_checked, energy_lowered: samples solved again by descent, and those for which it found a lower energy.
     """
 
     updates: dict[str, Tensor]
@@ -86,6 +90,14 @@ class Outcome:
     free: Solution
     credit: Solution
     used: Tensor
+    phi: Tensor | None = None
+    energy_checked: int = 0
+    energy_lowered: int = 0
+
+    @property
+    def presynaptic(self) -> Tensor:
+        """Potentials whose rates the updates take, [unit, sample]."""
+        return self.credit.fields.phi if self.phi is None else self.phi
 
     @property
     def control_cost(self) -> Tensor:

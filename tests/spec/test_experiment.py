@@ -111,7 +111,10 @@ def test_defaults(folder: Path) -> None:
         None,
         1,
     )
-    assert learn.constrain.largest_singular_value is None
+    assert (learn.presynaptic, learn.weighting, learn.penalty.jacobian) == ("controlled", "equal", None)
+    assert learn.constrain.largest_singular_value == "none", "the circuit is feedforward"
+    assert learn.constrain.bounds == {}
+    assert solve.check_energy is None
     assert (spec.seed, spec.dtype, spec.device, spec.threads, spec.record) == (0, "float32", "cpu", None, {})
     assert spec.circuit.circuit == "small"
 
@@ -208,8 +211,8 @@ def test_overrides_reach_every_depth_through_shorthands_too(folder: Path) -> Non
         ),
         (
             "learn.epoch=3",
-            "--set learn.epoch: unknown key; allowed: rule, optimizer, scheduler, epochs,"
-            " batch_size, clip, constrain, early_stopping,"
+            "--set learn.epoch: unknown key; allowed: rule, presynaptic, weighting, optimizer, scheduler,"
+            " epochs, batch_size, clip, constrain, penalty, early_stopping,"
             " snapshots_every. Did you mean 'epochs'?",
         ),
         (
