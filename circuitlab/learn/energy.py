@@ -21,10 +21,14 @@ ROUNDING = 100
 """Units of rounding error, of the energy and of half the squared potentials, that a lower energy must exceed."""
 
 
-def energy_floor(energy: Energy, phi: Tensor) -> Tensor:
-    """Differences of energy that rounding alone can make, [sample]."""
+def energy_floor(energy: Energy, phi: Tensor, tolerance: float) -> Tensor:
+    """Differences of energy that rounding and the tolerance can make, [sample].
+
+    Near an equilibrium the energy is quadratic in the state's error, so that a share of `tolerance` leaves room for
+    states that are wrong by a few hundred tolerances.
+    """
     size = energy.value(phi).abs() + 0.5 * phi.square().sum(0)
-    return ROUNDING * torch.finfo(phi.dtype).eps * size
+    return (ROUNDING * torch.finfo(phi.dtype).eps + tolerance) * size
 
 
 @torch.no_grad()
@@ -33,7 +37,7 @@ def checked(
 ) -> tuple[Solution, int, int]:
     """Solve the batch's first `task.check` samples again by damped Newton descent from the free state.
 
-    Where the descent converges to an energy lower by more than rounding, or the first solution had not converged, its
+    Where the descent converges to an energy lower by more than rounding and tolerance, or the first solution had not converged, its
     equilibrium is taken.
 
     Args:
@@ -61,7 +65,8 @@ def checked(
     energy = equations.energy()
     assert energy is not None, "levenberg refuses equations without an energy"
     phi, before = again.fields.phi, found.fields.phi[:, some]
-    lower = energy.value(phi) < energy.value(before) - energy_floor(energy, before)
+    floor = energy_floor(energy, before, task.settings.at(phi.dtype))
+    lower = energy.value(phi) < energy.value(before) - floor
     lower &= again.converged & found.converged[some]
     wins = lower | (again.converged & ~found.converged[some])
     solution = _with(task, drive, batch, found, again, some, wins)
