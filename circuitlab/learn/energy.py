@@ -37,8 +37,8 @@ def checked(
 ) -> tuple[Solution, int, int]:
     """Solve the batch's first `task.check` samples again by damped Newton descent from the free state.
 
-    Where the descent converges to an energy lower by more than rounding and tolerance, or the first solution had not converged, its
-    equilibrium is taken.
+    Where the descent converges to an energy lower by more than rounding and tolerance, or the first solution had not
+    converged, its equilibrium is taken.
 
     Args:
         drive: U x + b, [unit, sample].
