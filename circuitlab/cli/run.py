@@ -175,7 +175,7 @@ def _print(summary: dict[str, Any]) -> None:
         say(f"unconverged samples {missing:,} of {samples:,} ({100 * missing / samples:.3f}%)")
     if samples and missing > 0.005 * samples:
         say(
-            "hint: the circuit does not settle on these samples; a bound such as "
-            "learn.constrain.largest_singular_value=0.7, a weaker control or a lower rate helps"
+            "hint: the circuit does not settle on these samples; a tighter bound such as "
+            "learn.constrain.largest_singular_value=0.5, a weaker control or a lower rate helps"
         )
     say(f"{summary['updates']:,} updates in {summary['seconds']:.1f} s; run file {summary['run']}")
