@@ -240,8 +240,9 @@ def _controller(writer: RunWriter, found: Found, solution: Solution) -> None:
 
 
 def _updates(writer: RunWriter, found: Found) -> None:
-    compiled, rule = found.assembled.compiled, found.assembled.spec.learn.rule
-    writer.attributes("updates", rule=rule)
+    compiled, learn = found.assembled.compiled, found.assembled.spec.learn
+    rule = learn.rule
+    writer.attributes("updates", rule=rule, presynaptic=learn.presynaptic, weighting=learn.weighting)
     for name, values in found.updates.items():
         link = compiled.links.get(name)
         axis = (

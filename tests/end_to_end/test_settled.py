@@ -134,3 +134,28 @@ def test_an_equilibrium_is_found_at_the_leak_of_the_end(experiment: Path) -> Non
         file.close()
     assert np.array_equal(psi[0], psi[1])
     assert not np.allclose(psi[0], psi[2], rtol=0.1)
+
+
+def test_the_updates_of_the_two_phase_rule_can_be_recomputed(experiment: Path) -> None:
+    """From the run file alone: mean over samples of |softmax(y_free) - t| / |u| psi sigma(phi_free)^T."""
+    folder = experiment.parent
+    np.save(folder / "x.npy", np.random.default_rng(0).random((3, 64)))
+    np.save(folder / "y.npy", np.array([1, 5, 9]))
+    command = ["equilibrium", str(folder / "dale.yaml"), "--input", str(folder / "x.npy"), "--target"]
+    command += [str(folder / "y.npy"), "-o", str(folder / "eq.h5"), "--set", "dtype=float64"]
+    assert main([*command, "--set", "learn.presynaptic=free", "--set", "learn.weighting=error"]) == 0
+    with h5py.File(folder / "eq.h5") as file:
+        group, free, controlled = (file[k] for k in ("updates", "equilibria/free", "equilibria/controlled"))
+        assert [group.attrs[k] for k in ("rule", "presynaptic", "weighting")] == [
+            "least_control",
+            "free",
+            "error",
+        ]
+        y = free["readout/soma"][:]
+        p = np.exp(y) / np.exp(y).sum(1, keepdims=True)
+        error = np.linalg.norm(p - np.eye(10)[[1, 5, 9]], axis=1)
+        weight = error / np.linalg.norm(controlled["controller/readout"][:], axis=1)
+        dense = (weight[:, None] * controlled["e/control"][:]).T @ np.tanh(free["e/soma"][:]) / 3
+        edges = file["edges/e_e"]
+        expected = dense[edges["target_node_id"][:], edges["source_node_id"][:]]
+        assert group["e_e"][:] == pytest.approx(expected, abs=1e-12)
