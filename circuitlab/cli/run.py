@@ -157,6 +157,7 @@ def _summary(path: Path, prepared: Prepared, seconds: float) -> dict[str, Any]:
         "last": {name: float(values[-1]) for name, values in curves.items()},
         "unconverged_samples": int(unconverged.sum()),
         "samples": samples,
+        "notes": list(prepared.notes),
     }
 
 
