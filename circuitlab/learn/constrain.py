@@ -3,7 +3,7 @@
 Two numbers can be bounded, of the matrix W that the projections of one recurrent group make together: its largest
 singular value, and the largest eigenvalue m of its symmetric part (W + W^T)/2. With m < 1 the operator I - W is
 strongly monotone, I - W >= (1 - m) I, and every activation whose slope lies in [0, 1] then has exactly one free
-equilibrium (Winston and Kolter 2020, Monotone operator equilibrium networks, theorem 1). A largest singular value
+equilibrium (Winston and Kolter 2020, Monotone operator equilibrium networks). A largest singular value
 below 1 implies it, and makes the plain iteration a contraction.
 """
 

@@ -145,7 +145,7 @@ def test_the_number_of_a_large_matrix_is_found(kind: type[SpectralBound]) -> Non
 
 
 def test_a_symmetric_eigenvalue_below_one_leaves_one_free_equilibrium() -> None:
-    """Winston and Kolter 2020, theorem 1: descent from anywhere that ends ends in the same free state, though W has
+    """Winston and Kolter 2020: descent from anywhere that ends ends in the same free state, though W has
     singular values above one."""
     rng = np.random.default_rng(0)
     skew, plain = (rng.standard_normal((8, 8)) for _ in range(2))
