@@ -160,6 +160,8 @@ class Report:
                 f"{spec.experiment}: {spec.learn.rule.replace('_', ' ')} on {circuit.name} ({units:,} units, "
                 f"{circuit.synapses:,} synapses), {prepared.dataset.name} ({split} samples), seed {spec.seed}"
             )
+            for note in prepared.notes:
+                say(f"note: {note}")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -188,6 +190,7 @@ def _summary(path: Path, prepared: Prepared, seconds: float) -> dict[str, Any]:
         "last": {name: float(values[-1]) for name, values in curves.items()},
         "unconverged_samples": int(unconverged.sum()),
         "samples": samples,
+        "notes": list(prepared.notes),
     }
 
 
@@ -206,7 +209,7 @@ def _print(summary: dict[str, Any]) -> None:
         say(f"unconverged samples {missing:,} of {samples:,} ({100 * missing / samples:.3f}%)")
     if samples and missing > 0.005 * samples:
         say(
-            "hint: the circuit does not settle on these samples; a bound such as "
-            "learn.constrain.largest_singular_value=0.7, a weaker control or a lower rate helps"
+            "hint: the circuit does not settle on these samples; a tighter bound such as "
+            "learn.constrain.largest_singular_value=0.5, a weaker control or a lower rate helps"
         )
     say(f"{summary['updates']:,} updates in {summary['seconds']:.1f} s; run file {summary['run']}")

@@ -1,7 +1,7 @@
 """The compiled loops of `native/steps.cpp` on tensors: what an iteration does between its products.
 
-Each has a twin in torch where it is used; `usable` says whether the compiled one can take a tensor. Results do not depend
-on the number of threads.
+Each has a twin in torch where it is used; `usable` says whether the compiled one can take a tensor. Results do not
+depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _P, _N, _I, _D = c_void_p, c_int64, c_int, c_double
 _TYPES = {
     "gate": (_I, _I, _N, _P, _P, _P, _P, _P, _P, _D, _D, _I),
     "observe": (_N, _N, _P, _P, _P, _P, _P, _P, _P, _N, _N, _N, _P, _P, _P, _P, _I),
-    "mix": (_N, _N, _N, _P, _P, _P, _P, _P, _P, _N, _N, _P, _P, _P, _P, _P, _D, _D, _D, _I),
+    "mix": (_N, _N, _N, _P, _P, _P, _P, _P, _P, _N, _N, _P, _P, _P, _P, _P, _P, _D, _D, _I),
     "cross_entropy": (_N, _N, _P, _P, _D, _P, _N, _I),
 }
-_JUDGE = (_N, _N, _P, _P, _D, _D, _N, _P, _P, _P, _P, _P)
+_JUDGE = (_N, _N, _P, _P, _D, _D, _N, _N, _P, _P, _P, _P, _P, _P)
 
 
 def usable(tensor: Tensor) -> bool:
@@ -44,8 +44,10 @@ def judge(
     floors: Tensor,
     target: float,
     leap: float,
+    patience: int,
     count: int,
     least: Tensor,
+    waited: Tensor,
     flags: Tensor,
     iterations: Tensor,
 ) -> int:
@@ -69,8 +71,10 @@ def judge(
         floors.data_ptr(),
         target,
         leap,
+        patience,
         count,
         least.data_ptr(),
+        waited.data_ptr(),
         at,
         at + step,
         at + 2 * step,

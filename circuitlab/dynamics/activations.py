@@ -60,7 +60,9 @@ ACTIVATIONS: dict[str, Activation] = {
         ),
         Activation(
             "softplus",
-            rate=lambda phi, out: torch.ops.aten.softplus.out(phi, 1, 50, out=out),  # beyond 50 it is the identity
+            rate=lambda phi, out: torch.ops.aten.softplus.out(
+                phi, 1, 50, out=out
+            ),  # beyond 50 it is the identity
             slope_into=lambda phi, rate, out: torch.sigmoid(phi, out=out),
             bend=lambda phi, rate: torch.sigmoid(phi) * torch.sigmoid(-phi),
         ),

@@ -44,7 +44,9 @@ class CircuitSystem(System):
         self.order = _order(compiled)
         self.plans = _plans(self)
         self.swept = not any(plan.late for plan in self.plans)
-        self.tied = self.plan_back([Route(k.kernel.add_transposed, k.target, k.source) for k in compiled.recurrent])
+        self.tied = self.plan_back(
+            [Route(k.kernel.add_transposed, k.target, k.source) for k in compiled.recurrent]
+        )
         self.swept_back = all(back.fresh for ways in self.tied.values() for back in ways)
 
     @property
@@ -75,7 +77,8 @@ class CircuitSystem(System):
 
     def plan_back(self, routes: Sequence[Route]) -> dict[int, list[Back]]:
         """How control travels in a sweep: the outputs' first, then against the order of the forward pass."""
-        order = sorted(self.order[::-1], key=lambda rows: rows.start < self.output.start)
+        hidden = [rows for rows in self.order[::-1] if rows.start < self.output.start]
+        order = [rows for rows in self.order[::-1] if rows not in hidden] + hidden
         return plan_back(order, routes)
 
     def sweep(self, drive: Tensor) -> CircuitSweep:

@@ -110,8 +110,8 @@ class Equations(ABC):
             CircuitError: they cannot be preconditioned.
         """
         raise CircuitError(
-            "solve.preconditioner: mean_response needs one recurrent group of smooth, controlled populations that stand "
-            "side by side in the file, tied feedback, and no output among them; allowed here: none, auto"
+            "solve.preconditioner: mean_response needs one recurrent group of smooth, controlled populations that "
+            "stand side by side in the file, tied feedback, and no output among them; allowed here: none, auto"
         )
 
     def opened(self, state: Tensor) -> Tensor:

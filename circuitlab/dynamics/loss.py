@@ -114,7 +114,9 @@ class CrossEntropy(Loss):
             loops.call("cross_entropy", z, *z.shape, *at, alpha, u.data_ptr(), NEWTON_STEPS)
             return
         u -= u.mean(0)
-        enough = torch.finfo(z.dtype).eps ** 0.5  # convergence is quadratic: the step after this one is rounding
+        enough = (
+            torch.finfo(z.dtype).eps ** 0.5
+        )  # convergence is quadratic: the step after this one is rounding
         for _ in range(NEWTON_STEPS):
             y = z + u
             p = torch.softmax(y, 0)

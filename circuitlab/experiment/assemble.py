@@ -124,14 +124,14 @@ def pathway(spec: ExperimentSpec, system: CircuitSystem) -> Pathway:
 
 
 def controller(spec: ControllerSpec) -> OutputController:
-    """The output controller of an experiment."""
+    """The output controller of an experiment; at its final leak where that changes over training."""
     if spec.type == "proportional":
         assert spec.beta is not None
         return output.proportional(spec.beta)
     if spec.type == "integral":
         return output.integral(spec.tau_ms)
-    assert spec.alpha is not None
-    return output.leaky_integral(spec.alpha, spec.tau_ms)
+    assert spec.leak is not None
+    return output.leaky_integral(spec.leak, spec.tau_ms)
 
 
 def target_array(name: str, array: np.ndarray, size: int, loss: LossSpec, where: str = "data") -> np.ndarray:

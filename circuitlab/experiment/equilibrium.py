@@ -14,7 +14,7 @@ from circuitlab.errors import CircuitError, DataError
 from circuitlab.experiment.activity import VARIABLES, Activity
 from circuitlab.experiment.assemble import Assembled, assemble, begin_file, target_array, tensor
 from circuitlab.learn.base import Batch
-from circuitlab.learn.rules import RULES
+from circuitlab.learn.rules import rule_of
 from circuitlab.record.run_file import RunWriter
 from circuitlab.solve.base import Solution
 from circuitlab.spec.experiment import ExperimentSpec
@@ -95,6 +95,13 @@ def find_equilibria(spec: ExperimentSpec, inputs: Path, targets: Path | None) ->
         raise CircuitError(
             f"solve.start: {spec.solve.start} comes from earlier updates, and here is none; allowed: free, zero"
         )
+    if spec.solve.check_energy is not None:
+        raise CircuitError(
+            spec.located(
+                "solve.check_energy: it checks samples during training, and nothing is trained here; leave it out "
+                "(solve.method=levenberg descends the energy for every sample)"
+            )
+        )
     populations = spec.circuit.populations
     given = arrays_for(inputs, {name: populations[name].size for name in spec.circuit.inputs}, "input")
     for name, array in given.items():
@@ -123,7 +130,7 @@ def find_equilibria(spec: ExperimentSpec, inputs: Path, targets: Path | None) ->
         return Found(assembled, Batch(x, none), task.free(drive), None, {})
     target = tensor(np.concatenate([wanted[name] for name in compiled.outputs], axis=1).T, compiled)
     batch = Batch(x, target)
-    rule = RULES[spec.learn.rule]
+    rule = rule_of(spec.learn.rule, spec.learn.presynaptic, spec.learn.weighting)
     outcome = rule.outcome(task, batch)
     controlled = outcome.credit
     if not rule.controls:
@@ -238,8 +245,9 @@ def _controller(writer: RunWriter, found: Found, solution: Solution) -> None:
 
 
 def _updates(writer: RunWriter, found: Found) -> None:
-    compiled, rule = found.assembled.compiled, found.assembled.spec.learn.rule
-    writer.attributes("updates", rule=rule)
+    compiled, learn = found.assembled.compiled, found.assembled.spec.learn
+    rule = learn.rule
+    writer.attributes("updates", rule=rule, presynaptic=learn.presynaptic, weighting=learn.weighting)
     for name, values in found.updates.items():
         link = compiled.links.get(name)
         shared = link is not None and link.projection.edges.parameters is not None

@@ -33,6 +33,9 @@ METRICS = {
     "kinks": ("neurons", "mean over samples of neurons resting on a kink of their activation function"),
     "residual": ("dimensionless", "largest relative residual among the samples learned from"),
     "learning_rate": ("dimensionless", "learning rate during the epoch's last update"),
+    "alpha": ("dimensionless", "leak of the output controller during the epoch's last update"),
+    "energy_checked": ("samples", "samples solved again by descent of the energy from the free state"),
+    "energy_lowered": ("samples", "samples for which that descent found an equilibrium of lower energy"),
 }
 """Units and meaning of what an epoch measures; `train_`, `validation_` and `test_` may stand before a name."""
 
@@ -42,7 +45,7 @@ class Recording(Observer):
 
     Args:
         writer: of the run file.
-        task: for probes of fixed samples, on which the circuit is run anew.
+        task: of the trainer, whose present task runs the circuit anew for probes of fixed samples.
         splits, labels: samples and their classes by split.
         probes: what to record.
         snapshots_every: epochs between two snapshots of all weights.
@@ -57,7 +60,7 @@ class Recording(Observer):
         probes: Sequence[Probe],
         snapshots_every: int,
     ) -> None:
-        self.writer, self.task, self.splits = writer, task, splits
+        self.writer, self.splits = writer, splits
         self.probes, self.snapshots_every = probes, snapshots_every
         assert isinstance(task.system, CircuitSystem)
         self.system: CircuitSystem = task.system
@@ -182,10 +185,10 @@ class Recording(Observer):
             _, batch, outcome = self._last
             free, credit = outcome.free, outcome.credit
             if phase == "controlled" and not trainer.rule.controls:
-                credit = self.task.controlled(self.system.drive(batch.x), batch.target, free)
+                credit = trainer.task.controlled(self.system.drive(batch.x), batch.target, free)
         else:
             batch = self.splits[of].batch(wanted)
             drive = self.system.drive(batch.x)
-            free = self.task.free(drive)
-            credit = self.task.controlled(drive, batch.target, free) if phase == "controlled" else free
+            free = trainer.task.free(drive)
+            credit = trainer.task.controlled(drive, batch.target, free) if phase == "controlled" else free
         return Activity(self.system, (free if phase == "free" else credit).fields, batch.x)

@@ -16,12 +16,13 @@ from circuitlab.data.datasets import Assignment, DataSet, assign, batches, load
 from circuitlab.errors import CircuitError, DataError, RunFileError
 from circuitlab.experiment.assemble import Assembled, assemble, begin_file, target_array, tensor, yaml_text
 from circuitlab.experiment.recording import Recording
+from circuitlab.experiment.settled import bounds, schedules
 from circuitlab.graph.streams import stream
-from circuitlab.learn.constrain import SingularValueBound
 from circuitlab.learn.evaluate import Split
 from circuitlab.learn.optimizer import make_optimizer, make_scheduler
 from circuitlab.learn.parallel import ALONE, Group
-from circuitlab.learn.rules import RULES
+from circuitlab.learn.penalty import JacobianPenalty
+from circuitlab.learn.rules import RULES, rule_of
 from circuitlab.learn.starts import CREDIT, FREE, Classes, Starts
 from circuitlab.learn.train import EarlyStopping, Observer, Schedule, Stopped, Trainer
 from circuitlab.record.probes import Probe, estimate_bytes, plan_probes, require_space
@@ -46,6 +47,7 @@ class Prepared:
         splits, labels: samples and classes by split.
         probes: what will be recorded.
         dataset: where the samples come from.
+        notes: what the user should know before the run, a sentence each.
     """
 
     assembled: Assembled
@@ -54,6 +56,7 @@ class Prepared:
     labels: dict[str, np.ndarray]
     probes: list[Probe]
     dataset: DataSet
+    notes: tuple[str, ...] = ()
 
 
 def prepare(spec: ExperimentSpec, group: Group = ALONE) -> Prepared:
@@ -103,7 +106,9 @@ def _prepare(spec: ExperimentSpec, group: Group) -> Prepared:
         steps * learn.epochs,
         learn.epochs,
     )
-    bound = learn.constrain.largest_singular_value
+    bound = bounds(learn.constrain, compiled)
+    alpha, check = schedules(assembled, steps * learn.epochs)
+    gamma = learn.penalty.jacobian
     stopping = learn.early_stopping and EarlyStopping(
         STOPPING_METRIC[learn.early_stopping.metric],
         learn.early_stopping.patience,
@@ -120,12 +125,13 @@ def _prepare(spec: ExperimentSpec, group: Group) -> Prepared:
     trainer = Trainer(
         compiled,
         assembled.task,
-        RULES[learn.rule],
+        rule_of(learn.rule, learn.presynaptic, learn.weighting),
         splits,
-        Schedule(learn.epochs, order, learn.clip, stopping),
+        Schedule(learn.epochs, order, learn.clip, stopping, alpha, check),
         optimizer,
         scheduler,
-        SingularValueBound(compiled, bound) if bound is not None else None,
+        bound,
+        penalty=JacobianPenalty(assembled.system, gamma) if gamma is not None else None,
         starts=_starts(assembled, splits["train"], group),
         group=group,
     )
@@ -138,7 +144,7 @@ def _prepare(spec: ExperimentSpec, group: Group) -> Prepared:
         steps=steps * learn.epochs,
         epochs=learn.epochs,
     )
-    return Prepared(assembled, trainer, splits, labels, probes, dataset)
+    return Prepared(assembled, trainer, splits, labels, probes, dataset, tuple(bound.left) if bound else ())
 
 
 def _split(assembled: Assembled, arrays: Any, assignment: Assignment) -> Split:

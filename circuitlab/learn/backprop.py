@@ -137,11 +137,14 @@ class RecurrentBackprop(LearningRule):
         updates = mean_update(task, phi, second.fields.psi, batch.x, used)
         return Outcome(updates, task.loss.value(y, batch.target), free, second, used)
 
-
     def _free(self, task: Task, drive: Tensor) -> tuple[Solution, Preconditioner | None]:
         """The first phase, and the preconditioner that serves both phases where its build pays."""
         equations, settings = FreeEquations(task.system, drive), task.settings
-        if task.starts is not None or equations.build_cost() is None or settings.method not in ("auto", "anderson"):
+        if (
+            task.starts is not None
+            or equations.build_cost() is None
+            or settings.method not in ("auto", "anderson")
+        ):
             return task.free(drive), None
         near = approach(equations, settings)
         if not pays(equations, settings, near.rate, drive.dtype, phases=2):

@@ -45,6 +45,7 @@ class Task:
         on_unconverged: `skip` leaves samples that did not converge out of the update, `keep` uses their best state,
             `raise` stops.
         starts: warm starts of the training samples at hand; None where every state begins at the equations' own.
+        check: how many samples of the next batch are also solved by descent of the energy from the free state.
     """
 
     system: System
@@ -55,6 +56,7 @@ class Task:
     start: str = "free"
     on_unconverged: str = "skip"
     starts: SampleStarts | None = None
+    check: int = 0
 
     def free(self, drive: Tensor, exact: bool = True) -> Solution:
         """The free equilibrium for U x + b, [unit, sample]; where it is not asked for exactly, a state near it
@@ -115,6 +117,8 @@ class Outcome:
         free: the free equilibrium.
         credit: the equilibrium that carries the credit: the controlled one, or the second phase of backpropagation.
         used: samples that the update is made of, bool [sample].
+        phi: potentials whose rates the updates take, [unit, sample]; those of `credit` where None.
+        energy_checked, energy_lowered: samples solved again by descent, and those for which it found a lower energy.
     """
 
     updates: dict[str, Tensor]
@@ -122,6 +126,14 @@ class Outcome:
     free: Solution
     credit: Solution
     used: Tensor
+    phi: Tensor | None = None
+    energy_checked: int = 0
+    energy_lowered: int = 0
+
+    @property
+    def presynaptic(self) -> Tensor:
+        """Potentials whose rates the updates take, [unit, sample]."""
+        return self.credit.fields.phi if self.phi is None else self.phi
 
     @property
     def control_cost(self) -> Tensor:

@@ -19,7 +19,16 @@ UNFIT = {
     "muon": "it wants matrices, and synapses are one flat list per projection",
 }
 """Optimizers that cannot work on synapses, and why."""
-UNFIT_SCHEDULERS = {"", "scheduler", "lrscheduler", "chainedscheduler", "sequential", "lambda", "multiplicative", "swa"}
+UNFIT_SCHEDULERS = {
+    "",
+    "scheduler",
+    "lrscheduler",
+    "chainedscheduler",
+    "sequential",
+    "lambda",
+    "multiplicative",
+    "swa",
+}
 """Schedulers that a file cannot describe: base classes, and those made of functions or other schedulers."""
 
 

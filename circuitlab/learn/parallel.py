@@ -279,10 +279,11 @@ class WholeOutcome(Outcome):
         cost: H of every sample, [sample].
     """
 
-    cost: Tensor
+    cost: Tensor | None = None
 
     @property
     def control_cost(self) -> Tensor:
+        assert self.cost is not None
         return self.cost
 
 
@@ -310,8 +311,9 @@ def whole(
     table = np.zeros((len(per_sample), count))
     table[:, share] = torch.stack([row[:width].double().cpu() for row in per_sample]).numpy()
     used = int(outcome.used[:width].sum())
-    total = group.sum(np.concatenate([table.ravel(), [right if width else 0, stop, wanted, used]]))
-    right, asked, wants, all_used = (int(number) for number in total[-4:])
+    checks = (outcome.energy_checked, outcome.energy_lowered) if width else (0, 0)
+    total = group.sum(np.concatenate([table.ravel(), [right if width else 0, stop, wanted, used, *checks]]))
+    right, asked, wants, all_used, *checks = (int(number) for number in total[-6:])
     group.stopping = group.stopping or asked > 0
     for update in outcome.updates.values():
         if used:
@@ -323,7 +325,7 @@ def whole(
         update.div_(max(all_used, 1))
     rows = [
         torch.from_numpy(row.copy()).to(like.dtype)
-        for row, like in zip(total[:-4].reshape(table.shape), per_sample, strict=True)
+        for row, like in zip(total[:-6].reshape(table.shape), per_sample, strict=True)
     ]
     both = [outcome.free.fields, outcome.credit.fields]
     empty = both[0].phi.new_zeros(0, count)
@@ -337,7 +339,7 @@ def whole(
     loss, cost, counted, *rest = rows
     free = _solution(outcome.free, fields[0], rest[:5], empty)
     credit = _solution(outcome.credit, fields[1], rest[5:], empty)
-    return WholeOutcome(outcome.updates, loss, free, credit, counted, cost), right
+    return WholeOutcome(outcome.updates, loss, free, credit, counted, None, *checks, cost), right
 
 
 def _numbers(outcome: Outcome) -> list[Tensor]:

@@ -16,9 +16,11 @@ from torch import Tensor
 
 from circuitlab.compile.compiled import CompiledCircuit
 from circuitlab.learn.base import Batch, LearningRule, Outcome, Task
-from circuitlab.learn.constrain import SingularValueBound
+from circuitlab.learn.constrain import Bounds, SpectralBound
 from circuitlab.learn.evaluate import Evaluation, Split, control_cost, count_right, evaluate
 from circuitlab.learn.parallel import ALONE, Group, whole
+from circuitlab.learn.penalty import JacobianPenalty
+from circuitlab.learn.schedule import AlphaSchedule, EnergyCheck
 from circuitlab.learn.starts import Starts
 
 Order = Callable[[int], list[np.ndarray]]
@@ -70,12 +72,16 @@ class Schedule:
         order: gives the batches of an epoch (counted from 1) as arrays of sample indices.
         clip: largest norm of all updates together, or None.
         stopping: early stopping, or None.
+        alpha: the leak of each update; the task's own where None.
+        check: when some samples are also solved by descent of the energy; never where None.
     """
 
     epochs: int
     order: Order
     clip: float | None = None
     stopping: EarlyStopping | None = None
+    alpha: AlphaSchedule | None = None
+    check: EnergyCheck | None = None
 
 
 @dataclass
@@ -93,6 +99,8 @@ class Sums:
     free_unconverged: int = 0
     kinks: int = 0
     residual: float = 0.0
+    energy_checked: int = 0
+    energy_lowered: int = 0
 
     def add(self, outcome: Outcome, answers: int, right: int) -> None:
         """Take in one step, with the number of classes asked for and told right at the free equilibrium."""
@@ -107,6 +115,8 @@ class Sums:
         self.products += int(outcome.credit.products.sum() + outcome.free.products.sum())
         self.free_unconverged += int((~outcome.free.converged).sum())
         self.kinks += int(outcome.credit.kinks.sum())
+        self.energy_checked += outcome.energy_checked
+        self.energy_lowered += outcome.energy_lowered
         if bool(used.any()):
             self.residual = max(self.residual, float(outcome.credit.residual[used].max()))
 
@@ -148,7 +158,8 @@ class Trainer:
         schedule: how long to learn.
         optimizer: over `compiled.plastic()`.
         scheduler: and whether it moves per `step` or `epoch`; None for a constant rate.
-        bound: of the recurrent weights' largest singular value, or None.
+        bound: of the recurrent weights, or None.
+        penalty: added to the rule's updates, or None.
         observers: told of every step and epoch.
         starts: where the equilibria of training samples begin; None for the equations' own starts.
         group: the processes that share the work; each draws the same minibatches and takes its part of them.
@@ -163,13 +174,14 @@ class Trainer:
         schedule: Schedule,
         optimizer: torch.optim.Optimizer,
         scheduler: tuple[torch.optim.lr_scheduler.LRScheduler | None, str] = (None, "epoch"),
-        bound: SingularValueBound | None = None,
+        bound: SpectralBound | Bounds | None = None,
         observers: Sequence[Observer] = (),
+        penalty: JacobianPenalty | None = None,
         starts: Starts | None = None,
         group: Group = ALONE,
     ) -> None:
         self.compiled, self.task, self.rule, self.splits = compiled, task, rule, splits
-        self.schedule, self.optimizer, self.bound = schedule, optimizer, bound
+        self.schedule, self.optimizer, self.bound, self.penalty = schedule, optimizer, bound, penalty
         self.scheduler, self.per = scheduler
         self.observers, self.starts, self.group = tuple(observers), starts, group
         self.at = Progress()
@@ -187,6 +199,7 @@ class Trainer:
             self.compiled.enforce_sign()
             if self.bound:
                 self.bound.apply()
+            self._aim()
             self._tell_epoch(self.evaluate())
         while self.at.epoch < self.schedule.epochs and not self.at.stopped:
             self._epoch()
@@ -206,7 +219,14 @@ class Trainer:
             self._step(sample_ids)
             if self.at.step_in_epoch < len(batches):
                 self._safe_point()
+        if self.bound:
+            self.bound.apply(thorough=True)
         metrics = self.at.sums.metrics(self.at.unconverged)
+        if self.schedule.alpha is not None:
+            metrics["alpha"] = self.task.controller.alpha
+        if self.schedule.check is not None:
+            metrics["energy_checked"] = self.at.sums.energy_checked
+            metrics["energy_lowered"] = self.at.sums.energy_lowered
         self.at.epoch += 1
         self.at.step_in_epoch = self.at.unconverged = 0
         self.at.sums = Sums()
@@ -230,6 +250,15 @@ class Trainer:
         if self.group.stopping or (self.stop_requested and self.group.size == 1):
             raise Stopped
 
+    def _aim(self) -> Task:
+        """The task of the next update; its leak stays in `task` for those who look at it afterwards."""
+        if self.schedule.alpha is not None:
+            self.task = self.schedule.alpha.aimed(self.task, self.at.step)
+        check = self.schedule.check
+        if check is None or not check.due(self.at.step):
+            return self.task
+        return replace(self.task, check=check.samples)
+
     def _step(self, sample_ids: np.ndarray) -> None:
         batch, outcome, right = self._outcome(sample_ids)
         if bool(outcome.used.any()):
@@ -250,8 +279,12 @@ class Trainer:
         split, count, group = self.splits["train"], len(sample_ids), self.group
         own = sample_ids[group.share(count)]
         batch = split.batch(own if len(own) else sample_ids[:1])
-        task = replace(self.task, starts=self.starts.of(own)) if self.starts else self.task
+        task = self._aim()
+        if self.starts:
+            task = replace(task, starts=self.starts.of(own))
         outcome = self.rule.outcome(task, batch)
+        if self.penalty is not None:
+            self.penalty.add(outcome)
         right = count_right(self.task, split, outcome.free.fields.phi, batch)
         if group.size == 1:
             return batch, outcome, right
@@ -312,8 +345,7 @@ class Trainer:
         if self.scheduler is not None:
             self.scheduler.load_state_dict(_tensors(state["scheduler"]))
         if self.bound:
-            device = self.compiled.device
-            self.bound.restore({name: v.to(device) for name, v in _tensors(state["bound"]).items()})
+            self.bound.restore(_tensors(state["bound"]))
         if self.starts:
             self.starts.restore(_tensors(state["starts"]))
 

@@ -207,22 +207,23 @@ inline void weights(const double* gram, const double* right, const double* norms
 template <typename T>
 void mix(int64_t rows, int64_t blocks, int64_t B, T* state, const T* image, T* best, T* states, T* residuals,
          const T* residual, int64_t depth, int64_t filled, double* gram, const double* right, const double* norms,
-         const uint8_t* better, const uint8_t* trouble, double damping, double ridge, double tiny, int threads) {
+         const uint8_t* better, const uint8_t* trouble, const double* damping, double ridge, double tiny, int threads) {
     const int64_t chunks = (B + CHUNK - 1) / CHUNK, size = rows * B;
     (void)threads;
 #pragma omp parallel for num_threads(threads) if (threads > 1 && chunks > 1) schedule(static)
     for (int64_t k = 0; k < chunks; ++k) {
         const int64_t c0 = k * CHUNK, width = std::min(CHUNK, B - c0);
-        T gamma[DEEPEST * CHUNK];
-        bool some_better = false, some_trouble = false;
+        T gamma[DEEPEST * CHUNK], beta[CHUNK];
+        bool some_better = false, some_trouble = false, whole = true;
         for (int64_t c = 0; c < width; ++c) {
             double g[DEEPEST];
             weights(gram, right, norms, blocks, depth, filled, B, c0 + c, ridge, tiny, g);
             for (int64_t j = 0; j < filled; ++j) gamma[j * CHUNK + c] = T(g[j]);
+            beta[c] = T(damping[c0 + c]);
+            whole &= beta[c] == T(1);
             some_better |= better[c0 + c] != 0;
             some_trouble |= trouble[c0 + c] != 0;
         }
-        const T beta = T(damping);
         const bool plain = depth == 0;  // no history is kept; `residual` is the image
         for (int64_t row = 0; row < rows; ++row) {
             const int64_t at = row * B + c0;
@@ -230,12 +231,12 @@ void mix(int64_t rows, int64_t blocks, int64_t B, T* state, const T* image, T* b
             if (width == CHUNK) {
                 if (plain)
                     for (int64_t c = 0; c < CHUNK; ++c)
-                        x[c] = beta == T(1) ? image[at + c] : state[at + c] + beta * (image[at + c] - state[at + c]);
+                        x[c] = whole ? image[at + c] : state[at + c] + beta[c] * (image[at + c] - state[at + c]);
                 else
-                    for (int64_t c = 0; c < CHUNK; ++c) x[c] = state[at + c] + beta * residual[at + c];
+                    for (int64_t c = 0; c < CHUNK; ++c) x[c] = state[at + c] + beta[c] * residual[at + c];
                 for (int64_t j = 0; j < filled; ++j) {
                     const T *dx = states + j * size + at, *dg = residuals + j * size + at, *w = gamma + j * CHUNK;
-                    for (int64_t c = 0; c < CHUNK; ++c) x[c] -= w[c] * (dx[c] + beta * dg[c]);
+                    for (int64_t c = 0; c < CHUNK; ++c) x[c] -= w[c] * (dx[c] + beta[c] * dg[c]);
                 }
                 if (some_better)
                     for (int64_t c = 0; c < CHUNK; ++c) best[at + c] = better[c0 + c] ? image[at + c] : best[at + c];
@@ -244,10 +245,10 @@ void mix(int64_t rows, int64_t blocks, int64_t B, T* state, const T* image, T* b
                 for (int64_t c = 0; c < CHUNK; ++c) state[at + c] = x[c];
             } else {
                 for (int64_t c = 0; c < width; ++c) {
-                    T v = state[at + c] + beta * (plain ? image[at + c] - state[at + c] : residual[at + c]);
-                    if (plain && beta == T(1)) v = image[at + c];
+                    T v = state[at + c] + beta[c] * (plain ? image[at + c] - state[at + c] : residual[at + c]);
+                    if (plain && whole) v = image[at + c];
                     for (int64_t j = 0; j < filled; ++j)
-                        v -= gamma[j * CHUNK + c] * (states[j * size + at + c] + beta * residuals[j * size + at + c]);
+                        v -= gamma[j * CHUNK + c] * (states[j * size + at + c] + beta[c] * residuals[j * size + at + c]);
                     if (better[c0 + c]) best[at + c] = image[at + c];
                     state[at + c] = trouble[c0 + c] ? best[at + c] : v;
                 }
@@ -323,7 +324,9 @@ void cross_entropy(int64_t k, int64_t B, const T* z, const T* target, double alp
 
 // Which samples are done, better than before, or in trouble; returns how many are still open.
 int64_t judge(int64_t B, int64_t blocks, const double* norms, const double* floors, double target, double leap,
-              int64_t count, double* least, uint8_t* open, uint8_t* better, uint8_t* trouble, int64_t* iterations) {
+              int64_t patience,
+              int64_t count, double* least, int64_t* waited, uint8_t* open, uint8_t* better, uint8_t* trouble,
+              int64_t* iterations) {
     int64_t left = 0;
     for (int64_t s = 0; s < B; ++s) {
         double worst = 0;
@@ -336,7 +339,9 @@ int64_t judge(int64_t B, int64_t blocks, const double* norms, const double* floo
         if (!std::isfinite(worst)) worst = std::numeric_limits<double>::infinity();
         better[s] = open[s] && worst < least[s];
         if (better[s]) least[s] = worst;
-        trouble[s] = open[s] && (std::isinf(worst) || worst > leap * least[s]);
+        waited[s] = better[s] ? 0 : waited[s] + 1;
+        trouble[s] = open[s] && (std::isinf(worst) || worst > leap * least[s] || waited[s] >= patience);
+        if (trouble[s]) waited[s] = 0;
         if (open[s] && worst <= target) { open[s] = 0; iterations[s] = count; }
         left += open[s];
     }
@@ -360,7 +365,7 @@ int64_t judge(int64_t B, int64_t blocks, const double* norms, const double* floo
     CIRCUITLAB_API void circuitlab_mix_f##bits(int64_t rows, int64_t blocks, int64_t samples, T* state,               \
         const T* image, T* best, T* states, T* residuals, const T* residual, int64_t depth, int64_t filled,           \
         double* gram, const double* right, const double* norms, const uint8_t* better, const uint8_t* trouble,        \
-        double damping, double ridge, double tiny, int threads) {                                                     \
+        const double* damping, double ridge, double tiny, int threads) {                                              \
         mix<T>(rows, blocks, samples, state, image, best, states, residuals, residual, depth, filled, gram, right,    \
                norms, better, trouble, damping, ridge, tiny, threads);                                                \
     }                                                                                                                 \
@@ -373,7 +378,7 @@ FOR_BOTH(float, 32)
 FOR_BOTH(double, 64)
 
 CIRCUITLAB_API int64_t circuitlab_judge(int64_t samples, int64_t blocks, const double* norms, const double* floors,
-    double target, double leap, int64_t count, double* least, uint8_t* open, uint8_t* better, uint8_t* trouble,
-    int64_t* iterations) {
-    return judge(samples, blocks, norms, floors, target, leap, count, least, open, better, trouble, iterations);
+    double target, double leap, int64_t patience, int64_t count, double* least, int64_t* waited, uint8_t* open,
+    uint8_t* better, uint8_t* trouble, int64_t* iterations) {
+    return judge(samples, blocks, norms, floors, target, leap, patience, count, least, waited, open, better, trouble, iterations);
 }

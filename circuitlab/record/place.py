@@ -35,7 +35,9 @@ def refuse_existing(path: Path, shown: str, overwrite: bool) -> None:
     except OSError:
         ours = path.stat().st_size == 0
     if not ours:
-        raise RunFileError(f"{shown}: is not a run file and is not overwritten; delete it, or give another -o")
+        raise RunFileError(
+            f"{shown}: is not a run file and is not overwritten; delete it, or give another -o"
+        )
 
 
 def make_folders(folder: Path, shown: str) -> list[Path]:

@@ -17,6 +17,9 @@ from circuitlab.compile import loops
 from circuitlab.dynamics.equations import Equations
 from circuitlab.solve.base import Iteration, Solver
 
+RETREAT, SHORTEST = 0.5, 0.05
+"""A sample that restarts goes on with shorter steps: this share of those before, down to the second."""
+
 
 @dataclass(frozen=True)
 class Anderson(Solver):
@@ -24,7 +27,7 @@ class Anderson(Solver):
 
     Args:
         depth: differences remembered.
-        damping: share of the fixed-point residual in the mix.
+        damping: share of the fixed-point residual in the mix, to begin with.
     """
 
     depth: int = 5
@@ -48,11 +51,14 @@ class Mixing(Iteration):
         rows, samples = equations.mixed.stop, state.shape[1]
         self.edges = torch.tensor([0, *(b.stop for b in equations.blocks.values() if b.stop <= rows)])
         super().__init__(equations, state, len(self.edges) - 1)
-        self.rows, self.depth, self.damping, self.filled, self.place = rows, depth, damping, 0, -1
+        self.rows, self.depth, self.filled, self.place = rows, depth, 0, -1
+        self.damping = self.norms.new_full((samples,), damping)
         self.image = torch.empty_like(state)
         history = (depth, rows, samples)
         self.states, self.residuals = state.new_zeros(history), state.new_zeros(history)
-        self.last_state, self.last_residual = (state.new_zeros((rows if depth else 0, samples)) for _ in range(2))
+        self.last_state, self.last_residual = (
+            state.new_zeros((rows if depth else 0, samples)) for _ in range(2)
+        )
         self.gram = self.norms.new_zeros((len(self.norms), depth, depth, samples))
         self.right = self.norms.new_zeros((len(self.norms), depth, samples))
         self.fresh = torch.zeros(samples, dtype=torch.bool, device=state.device)
@@ -79,6 +85,7 @@ class Mixing(Iteration):
             torch.where(better, self.image[rest], self.best[rest], out=self.best[rest])
             torch.where(trouble, self.best[rest], self.image[rest], out=self.state[rest])
         self.fresh.copy_(trouble)
+        self.damping.mul_(torch.where(trouble, RETREAT, 1.0)).clamp_(min=SHORTEST)
         if self.depth:
             self.place = (self.place + 1) % self.depth
 
@@ -91,7 +98,7 @@ class Mixing(Iteration):
         self.states, self.residuals = self.states[:, :, keep], self.residuals[:, :, keep]
         self.last_state, self.last_residual = self.last_state[:, keep], self.last_residual[:, keep]
         self.gram, self.right = self.gram[..., keep], self.right[..., keep]
-        self.fresh = self.fresh[keep]
+        self.fresh, self.damping = self.fresh[keep], self.damping[keep]
 
     def _observe_compiled(self) -> None:
         parts = (self.state, self.image, self.last_state, self.last_residual, self.states, self.residuals)
@@ -122,7 +129,7 @@ class Mixing(Iteration):
             self.depth,
             self.filled,
             *(tensor.data_ptr() for tensor in small),
-            self.damping,
+            self.damping.data_ptr(),
             self.ridge,
             self.tiny,
         )
@@ -150,11 +157,12 @@ class Mixing(Iteration):
     def _mix(self, better: Tensor, trouble: Tensor) -> None:
         state, image, best = self.state[: self.rows], self.image[: self.rows], self.best[: self.rows]
         torch.where(better, image, best, out=best)
-        mixed = image.clone() if self.damping == 1 else state + self.damping * (image - state)
+        damping = self.damping.to(state.dtype)
+        mixed = torch.lerp(state, image, damping)
         if self.filled:
             gamma = self._weights().to(state.dtype)
             for column in range(self.filled):
-                mixed -= gamma[column] * (self.states[column] + self.damping * self.residuals[column])
+                mixed -= gamma[column] * (self.states[column] + damping * self.residuals[column])
         torch.where(trouble, best, mixed, out=state)
         for tensor in (self.states, self.residuals, self.gram) if self.depth else ():
             tensor.masked_fill_(trouble, 0)

@@ -21,6 +21,8 @@ STRICTER = (1.0, 0.2, 0.02)
 """Shares of the tolerance that an iteration aims at in turn, should the recomputed residuals ask for more."""
 TROUBLE = 10.0
 """A residual this many times above the sample's best restarts the sample from its best state."""
+STALLED = 8
+"""Iterations without a smaller residual after which a sample restarts as well."""
 GPU_CHECKS = 4
 """Iterations between two looks at the residuals on a device where a look waits for all that was asked for before."""
 
@@ -223,14 +225,16 @@ def _run(
     first steps."""
     samples, device = len(reached), reached.device
     columns, target, rate = torch.arange(samples, device=device), solver.tolerance * strictness, 1.0
-    counts, smallest = iterations.clone(), least.clone()
+    counts, smallest, waited = iterations.clone(), least.clone(), torch.zeros_like(iterations)
     flags = torch.zeros(3, samples, dtype=torch.bool, device=device)
     flags[0] = True
     pause = 1 if device.type == "cpu" else GPU_CHECKS
     first: Tensor | None = None
     for count in range(1, solver.max_iterations + 1):
         run.judge()
-        left = judge(run.norms, run.floors, target, count, smallest, flags, counts, count % pause == 0)
+        left = judge(
+            run.norms, run.floors, target, count, smallest, waited, flags, counts, count % pause == 0
+        )
         if count <= 2:
             size = run.norms[0, 0].sqrt()
             if first is not None:
@@ -246,7 +250,7 @@ def _run(
             _store(run.best, counts, smallest, ~flags[0], columns, gone, result, iterations, least, reached)
             run.select(keep)
             columns, counts, smallest, flags = columns[keep], counts[keep], smallest[keep], flags[:, keep]
-            first = first[keep] if first is not None else None
+            waited, first = waited[keep], first[keep] if first is not None else None
     everything = torch.arange(len(columns), device=device)
     _store(run.best, counts, smallest, ~flags[0], columns, everything, result, iterations, least, reached)
     return rate
@@ -275,12 +279,13 @@ def judge(
     target: float,
     count: int,
     least: Tensor,
+    waited: Tensor,
     flags: Tensor,
     counts: Tensor,
     look: bool,
 ) -> int:
-    """Compare residuals with the target: brings the smallest residual `least`, the iteration `counts` of samples that
-    are done, and `flags` (open, better than ever, in trouble) up to date.
+    """Compare residuals with the target: brings the smallest residual `least`, the iterations `waited` since, the
+    `counts` of samples that are done, and `flags` (open, better than ever, in trouble) up to date.
 
     Args:
         norms: squared norms of residual and variable, [block, 2, sample]. floors: smallest scales, [block, sample].
@@ -290,14 +295,17 @@ def judge(
         Samples still open.
     """
     if loops.usable(norms):
-        return loops.judge(norms, floors, target, TROUBLE, count, least, flags, counts)
+        return loops.judge(norms, floors, target, TROUBLE, STALLED, count, least, waited, flags, counts)
     scales = torch.maximum(norms[:, 1].sqrt(), floors)
     worst = (norms[:, 0].sqrt() / scales).amax(0)
     worst = torch.where(torch.isfinite(worst) & torch.isfinite(scales).all(0), worst, torch.inf)
     opened, better, trouble = flags
     torch.logical_and(opened, worst < least, out=better)
     torch.where(better, worst, least, out=least)
-    torch.logical_and(opened, torch.isinf(worst) | (worst > TROUBLE * least), out=trouble)
+    waited.add_(1).masked_fill_(better, 0)
+    bad = torch.isinf(worst) | (worst > TROUBLE * least) | (waited >= STALLED)
+    torch.logical_and(opened, bad, out=trouble)
+    waited.masked_fill_(trouble, 0)
     done = opened & (worst <= target)
     counts.masked_fill_(done, count)
     opened.logical_and_(~done)

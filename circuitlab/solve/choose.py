@@ -98,7 +98,9 @@ def attempts(equations: Equations, settings: SolveSettings, dtype: torch.dtype) 
         return [anderson]
     if settings.method == "euler":
         return [Euler(tolerance, max(1, round(settings.max_time_ms / settings.dt_ms)), settings.dt_ms)]
-    levenberg = Levenberg(tolerance, min(most, 100 if settings.thorough or settings.method == "levenberg" else 25))
+    levenberg = Levenberg(
+        tolerance, min(most, 100 if settings.thorough or settings.method == "levenberg" else 25)
+    )
     if settings.method == "levenberg":
         return [levenberg]
     longest = most if settings.thorough else min(most, PATIENCE)
@@ -139,7 +141,10 @@ def find(
     state = first.start(equations) if start is None else start
     problem, method = equations, first.name
     if rate is not None and pays(equations, settings, rate, state.dtype, equations.products):
-        problem, method = equations.preconditioned(equations.fields(state).phi), f"preconditioned {first.name}"
+        problem, method = (
+            equations.preconditioned(equations.fields(state).phi),
+            f"preconditioned {first.name}",
+        )
     solution = replace(solve(problem, first, state), method=method)
     for solver in others if fallback else ():
         left = torch.nonzero(~solution.converged).squeeze(1)

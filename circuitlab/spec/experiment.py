@@ -12,13 +12,12 @@ from pydantic import AfterValidator, Discriminator, Field, PrivateAttr, Tag
 from circuitlab.errors import Problem, SpecError
 from circuitlab.spec.base import Model, parse, without_none
 from circuitlab.spec.circuit import CircuitSpec, circuit_of
-from circuitlab.spec.experiment_checks import check_experiment
+from circuitlab.spec.experiment_checks import check_experiment, cycle
 from circuitlab.spec.files import file_problem
 from circuitlab.spec.kinds import expect
 from circuitlab.spec.overrides import apply_overrides
 from circuitlab.spec.probes import EverySpec, ProbeSpec
 from circuitlab.spec.settings import (
-    ConstrainSpec,
     ControllerSpec,
     ControlSpec,
     DataSpec,
@@ -29,6 +28,7 @@ from circuitlab.spec.settings import (
     SchedulerSpec,
     SolveSpec,
 )
+from circuitlab.spec.settled import AlphaSpec, CheckEnergySpec, ConstrainSpec, PenaltySpec
 from circuitlab.spec.source import Source, read
 
 
@@ -182,6 +182,8 @@ def _experiment(
     check_experiment(source, ExperimentSpec, circuit, folder, allow_outside)
     if spec is None or circuit is None or source.found or problems:
         raise SpecError([*source.problems, *problems])
+    learn = spec.learn.model_copy(update={"constrain": spec.learn.constrain.decided(bool(cycle(circuit)))})
+    spec = spec.model_copy(update={"learn": learn})
     spec._circuit, spec._folder, spec._where, spec._source = circuit, folder, source.name, source
     return spec
 
@@ -209,6 +211,8 @@ def _circuit(
 
 
 __all__ = [
+    "AlphaSpec",
+    "CheckEnergySpec",
     "ConstrainSpec",
     "ControlSpec",
     "ControllerSpec",
@@ -219,6 +223,7 @@ __all__ = [
     "LearnSpec",
     "LossSpec",
     "OptimizerSpec",
+    "PenaltySpec",
     "ProbeSpec",
     "SchedulerSpec",
     "SolveSpec",

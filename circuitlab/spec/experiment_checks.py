@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import graphlib
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from circuitlab.spec.base import Model, listed, refuse
 from circuitlab.spec.entries import Entry, Finding, entry_of, publish
 from circuitlab.spec.files import file_problem
+from circuitlab.spec.learn_checks import check_settled, cycle
 from circuitlab.spec.probes import ProbeSpec
 from circuitlab.spec.source import Source
 
@@ -35,7 +35,7 @@ def check_experiment(
     rest = {key: value for key, value in source.data.items() if key != "record"}
     entry = entry_of(model, {"experiment": "unnamed", "circuit": "unnamed", **rest})
     if entry.spec is not None:
-        for check in (_data, _loss, _control, _solve, _learn):
+        for check in (_data, _loss, _control, _solve, _learn, check_settled):
             publish(source, (), entry, check(entry.spec, circuit))
         for path, file in _files(rest):
             problem = file_problem(folder, file, allow_outside)
@@ -165,16 +165,16 @@ def _controller(spec: ExperimentSpec) -> Iterator[Finding]:
     controller, path = spec.control.controller, ("control", "controller")
     if controller.type == "leaky_integral" and controller.alpha == 0:
         yield (*path, "alpha"), "a leaky integral needs alpha above 0; write 'type: integral' for no leak", ()
-    if controller.type == "integral" and controller.alpha:
+    if controller.type == "integral" and controller.leak:
         yield (
             (*path, "alpha"),
-            f"an integral controller has no leak, but alpha is {controller.alpha:g}; allowed: 0",
+            f"an integral controller has no leak, but alpha is {controller.leak:g}; allowed: 0",
             (),
         )
     if controller.type == "proportional":
-        if controller.alpha is not None:
+        if controller.leak is not None:
             inverse = (
-                f"; write 'beta: {1 / controller.alpha:g}' (beta = 1/alpha)" if controller.alpha > 0 else ""
+                f"; write 'beta: {1 / controller.leak:g}' (beta = 1/alpha)" if controller.leak > 0 else ""
             )
             yield (*path, "alpha"), f"a proportional controller has a gain beta, no alpha{inverse}", ()
         if controller.tau_ms != 0:
@@ -249,19 +249,6 @@ def _learn(spec: ExperimentSpec, circuit: CircuitSpec | None) -> Iterator[Findin
                 " recurrent_backprop",
                 ("circuit",),
             )
-
-
-def cycle(circuit: CircuitSpec) -> list[str]:
-    """A loop of populations joined by rate-coded projections, or nothing."""
-    senders: dict[str, list[str]] = {name: [] for name in circuit.populations}
-    for projection in circuit.projections.values():
-        if projection.carries == "rate":
-            senders[projection.target].append(projection.source)
-    try:
-        graphlib.TopologicalSorter(senders).prepare()
-    except graphlib.CycleError as error:
-        return list(error.args[1])
-    return []
 
 
 def _probe(entry: Entry, circuit: CircuitSpec | None) -> Iterator[Finding]:

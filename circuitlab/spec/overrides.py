@@ -14,6 +14,7 @@ SHORTHANDS: dict[tuple[str, ...], str] = {
     ("control",): "pathway",
     ("control", "controller"): "type",
     ("solve",): "method",
+    ("solve", "check_energy"): "every",
     ("learn",): "rule",
     ("learn", "optimizer"): "name",
     ("learn", "scheduler"): "name",

@@ -26,6 +26,7 @@ from circuitlab.spec.settings import (
     SchedulerSpec,
     SolveSpec,
 )
+from circuitlab.spec.settled import CheckEnergySpec
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 SHORTHANDS: tuple[type[Model], ...] = (
@@ -43,6 +44,7 @@ SHORTHANDS: tuple[type[Model], ...] = (
     OptimizerSpec,
     SchedulerSpec,
     EarlyStoppingSpec,
+    CheckEnergySpec,
 )
 OPEN = ("OptimizerSpec", "SchedulerSpec", "Networkx")
 """Models that take further keys, handed on to a library."""
@@ -78,6 +80,8 @@ def _tidy(schema: Any) -> None:
         schema["default"] = time_text(default)
     elif isinstance(default, int) and "epoch" in str(schema.get("examples")):
         schema["default"] = count_text(default, "epochs")
+    elif isinstance(default, int) and "step" in str(schema.get("examples")):
+        schema["default"] = count_text(default, "steps")
     elif "default" in schema and (default is None or isinstance(default, dict)):
         del schema["default"]
     for part in schema.values():

@@ -16,6 +16,7 @@ from circuitlab.spec.quantities import (
     memory_text,
     time_text,
 )
+from circuitlab.spec.settled import Alpha, AlphaSpec, CheckEnergySpec, ConstrainSpec, PenaltySpec
 
 Count = Annotated[int, Field(ge=1, le=MAX_INT)]
 Positive = Annotated[float, Field(gt=0)]
@@ -81,8 +82,9 @@ class ControllerSpec(Model):
 
     type: Annotated[Literal["leaky_integral", "integral", "proportional"], NotBuilt("pi")] = "leaky_integral"
     """`leaky_integral` (leak alpha), `integral` (no leak), `proportional` (u = -beta dL/dy)."""
-    alpha: Annotated[float, Field(ge=0)] | None = None
-    """Leak of the leaky integral; 1 unless given. The smaller, the stronger the control."""
+    alpha: Alpha | None = None
+    """Leak of the leaky integral; 1 unless given. The smaller, the stronger the control. `{from: 6.4, to: 0.1}`
+    changes it over training."""
     beta: Positive | None = None
     """Gain of the proportional controller, 1/alpha; 1 unless given."""
     tau_ms: MillisecondsOrNone = Field(default=100.0, alias="tau")
@@ -98,9 +100,14 @@ class ControllerSpec(Model):
         }
         return {**(default.get(kind, {}) if isinstance(kind, str) else {}), **data}
 
+    @property
+    def leak(self) -> float | None:
+        """Alpha; the one at the end where it changes over training."""
+        return self.alpha.end if isinstance(self.alpha, AlphaSpec) else self.alpha
+
     def resolved(self) -> dict[str, Any]:
         """Every key with its value, as it would be written in the file."""
-        data = without_none(self.model_dump(mode="json", exclude={"tau_ms"}))
+        data = without_none(self.model_dump(mode="json", by_alias=True, exclude={"tau_ms"}))
         return data if self.type == "proportional" else {**data, "tau": time_text(self.tau_ms)}
 
 
@@ -166,14 +173,19 @@ class SolveSpec(Model):
     their class."""
     on_unconverged: Literal["skip", "keep", "raise"] = "skip"
     """What becomes of unconverged samples: left out of the update, kept, or an error."""
+    check_energy: CheckEnergySpec | None = None
+    """Now and then, in training, some samples are solved again by descent of the energy from the free state; never
+    unless given."""
 
     def resolved(self) -> dict[str, Any]:
         """Every key with its value, as it would be written in the file."""
-        times = {"dt": time_text(self.dt_ms), "max_time": time_text(self.max_time_ms)}
-        data = {**without_none(self.model_dump(mode="json", by_alias=True)), **times}
+        data = without_none(self.model_dump(mode="json", by_alias=True))
+        data |= {"dt": time_text(self.dt_ms), "max_time": time_text(self.max_time_ms)}
         if self.start == "last":
-            return {**data, "start_memory": memory_text(self.start_memory)}
-        return {key: value for key, value in data.items() if key != "start_memory"}
+            data["start_memory"] = memory_text(self.start_memory)
+        else:
+            del data["start_memory"]
+        return data if self.check_energy is None else {**data, "check_energy": self.check_energy.resolved()}
 
 
 class OptimizerSpec(Model):
@@ -228,13 +240,6 @@ def with_options(model: type[Model], data: dict[str, Any]) -> dict[str, Any]:
     return {**known, "options": {**given, **others}}
 
 
-class ConstrainSpec(Model):
-    """Bounds on the weights, kept by every update."""
-
-    largest_singular_value: Positive | None = None
-    """Bound on the recurrent weights' largest singular value; 1 keeps circuits settled. None by default."""
-
-
 class EarlyStoppingSpec(Model):
     """When training stops before its last epoch."""
 
@@ -266,6 +271,12 @@ class LearnSpec(Model):
         ),
     ] = "least_control"
     """The rule: `least_control`, gated by sigma' (`least_control_gated`), or a baseline."""
+    presynaptic: Literal["controlled", "free"] = "controlled"
+    """Whose rates the presynaptic factor takes: the controlled equilibrium's, or the free one's (two-phase, and no
+    longer the gradient of the control cost)."""
+    weighting: Literal["equal", "error"] = "equal"
+    """Samples count equally, or by the ratio of the free state's output error to the controller, |error| / |u|
+    (two-phase)."""
     optimizer: OptimizerSpec = OptimizerSpec()
     """The optimizer, any of torch.optim."""
     scheduler: SchedulerSpec = SchedulerSpec.model_validate({})
@@ -278,6 +289,8 @@ class LearnSpec(Model):
     """Bound on the norm of the whole update; none unless given."""
     constrain: ConstrainSpec = ConstrainSpec()
     """Bounds that hold after every update."""
+    penalty: PenaltySpec = PenaltySpec()
+    """Penalties on the weights' size as the equilibria see it; none unless given."""
     early_stopping: EarlyStoppingSpec | None = None
     """When to stop before the last epoch; never unless given."""
     snapshots_every: Epochs = 1

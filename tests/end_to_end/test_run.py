@@ -80,7 +80,9 @@ def test_factors_learn_and_the_file_holds_their_product(tmp_path: Path) -> None:
             given = edges["0/syn_weight"][:]
             norm = np.linalg.norm(given.reshape(shape), 2)
             scale = min(1.0, 0.9 / norm) if name == "e_e" else 1.0
-            assert weights[0] == pytest.approx(scale * given, rel=1e-3, abs=1e-5), "the bound holds from the start"
+            assert weights[0] == pytest.approx(scale * given, rel=1e-3, abs=1e-5), (
+                "the bound holds from the start"
+            )
             assert np.abs(weights[-1] - weights[0]).max() > 1e-2
             assert np.linalg.matrix_rank(weights[-1].reshape(shape), tol=1e-4) == rank
             if name == "e_e":
@@ -151,7 +153,9 @@ def test_a_stopped_run_resumes_to_the_bit(experiment: Path, begins: str) -> None
     whole, part = run(experiment, "whole.h5"), experiment.parent / "part.h5"
     for _ in range(3):
         child = start(experiment, part)
-        wait_for(part.with_name("part.h5.lock"), child)  # held while it trains; before, there is nothing to stop
+        wait_for(
+            part.with_name("part.h5.lock"), child
+        )  # held while it trains; before, there is nothing to stop
         time.sleep(random.uniform(0.0, 0.4))
         child.send_signal(signal.SIGINT)
         assert child.wait(60) in (0, 130, -signal.SIGINT)  # the last: it had finished and was leaving

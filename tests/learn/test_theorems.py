@@ -29,7 +29,9 @@ CIRCUITS = {
 def test_least_control_descends_h_plus_loss_over_alpha(options: dict, alpha: float) -> None:
     """-psi sigma(phi)^T = d(H + L/alpha)/dW at the controlled equilibrium (Theorem 1; section 2.4 for alpha > 0)."""
     small = random_circuit(**options)
-    t = task(small, losses=("cross_entropy", "squared_error"), controller=leaky_integral(alpha, 100), thorough=True)
+    t = task(
+        small, losses=("cross_entropy", "squared_error"), controller=leaky_integral(alpha, 100), thorough=True
+    )
     b = batch(t)
     found = LeastControl().outcome(t, b)
     updates = found.updates

@@ -16,10 +16,12 @@ from circuitlab.dynamics.circuit import CircuitSystem
 from circuitlab.dynamics.loss import LOSSES, OutputLoss
 from circuitlab.learn.backprop import RecurrentBackprop
 from circuitlab.learn.base import LearningRule, Outcome, Task
-from circuitlab.learn.constrain import SingularValueBound
+from circuitlab.learn.constrain import Bounds, SingularValueBound, SymmetricEigenvalueBound
 from circuitlab.learn.evaluate import Split
 from circuitlab.learn.least_control import LeastControl
 from circuitlab.learn.optimizer import make_optimizer, make_scheduler
+from circuitlab.learn.penalty import JacobianPenalty
+from circuitlab.learn.schedule import AlphaSchedule, EnergyCheck
 from circuitlab.learn.train import EarlyStopping, Observer, Schedule, Stopped, Trainer
 from circuitlab.solve.choose import SolveSettings
 from tests.oracles.circuits import random_circuit
@@ -68,6 +70,8 @@ def trainer(
     rule: LearningRule | None = None,
     epochs: int = 3,
     bound: float | None = None,
+    eigenvalue: float | None = None,
+    penalty: float | None = None,
     dale: bool = True,
     **schedule,
 ) -> tuple[Trainer, Diary]:
@@ -75,10 +79,13 @@ def trainer(
     loss = OutputLoss([(LOSSES["cross_entropy"], slice(0, 3))])
     settings = SolveSettings()
     pathway = DynamicInversion(Feedback())
-    task = Task(CircuitSystem(compiled), loss, pathway, leaky_integral(1.0, 10.0), settings)
+    system = CircuitSystem(compiled)
+    task = Task(system, loss, pathway, leaky_integral(1.0, 10.0), settings)
     chosen = make_optimizer(compiled.plastic().values(), optimizer, {"lr": rate})
     moving = make_scheduler(chosen, scheduler[0], scheduler[2], scheduler[1], 4 * epochs, epochs)
     diary = Diary()
+    bounds = [SingularValueBound(compiled, bound)] if bound else []
+    both = [*bounds, SymmetricEigenvalueBound(compiled, eigenvalue)] if eigenvalue else []
     made = Trainer(
         compiled,
         task,
@@ -87,8 +94,9 @@ def trainer(
         Schedule(epochs, order, **schedule),
         chosen,
         moving,
-        SingularValueBound(compiled, bound) if bound else None,
+        Bounds(both) if both else bounds[0] if bounds else None,
         [diary],
+        JacobianPenalty(system, penalty) if penalty else None,
     )
     return made, diary
 
@@ -200,6 +208,14 @@ CONFIGURATIONS = {
     ),
     "asgd, early stopping": dict(optimizer="asgd", stopping=EarlyStopping("validation_loss", 5)),
     "rprop": dict(optimizer="rprop"),
+    "alpha falls, energy checked, two bounds, penalty, two-phase": dict(
+        alpha=AlphaSchedule(6.4, 0.1, 12, 0.7),
+        check=EnergyCheck(2, 3),
+        bound=0.6,
+        eigenvalue=0.3,
+        penalty=0.01,
+        rule=LeastControl(presynaptic="free", weighting="error"),
+    ),
 }
 
 
@@ -287,3 +303,76 @@ def test_nothing_moves_when_no_sample_is_usable() -> None:
     assert diary.epochs[1]["unconverged"] == 1.0
     assert np.isnan(diary.epochs[1]["control_cost"])
     assert diary.epochs[1]["residual"] == 0
+
+
+@pytest.mark.parametrize("geometric", [True, False])
+def test_a_leak_that_changes(geometric: bool) -> None:
+    """alpha of update t of T: from 6.4 to 0.1 over the first 70% of them, by equal factors or equal amounts."""
+    schedule = AlphaSchedule(6.4, 0.1, 100, 0.7, geometric)
+    assert (schedule.at(0), schedule.at(70), schedule.at(99)) == (6.4, 0.1, 0.1)
+    assert schedule.at(35) == pytest.approx(0.8 if geometric else 3.25)
+    assert all(schedule.at(t) > schedule.at(t + 1) for t in range(70))
+
+
+def test_every_update_is_made_at_its_own_leak() -> None:
+    """alpha u + dL/dy = 0 holds with the scheduled leak, which is measured once an epoch and used to evaluate."""
+    schedule = AlphaSchedule(6.4, 0.1, 8, 0.5)
+    made, diary = trainer(epochs=2, alpha=schedule, optimizer="sgd")
+    leaks = []
+
+    class Watch(Observer):
+        def step(self, trainer, sample_ids, batch, outcome) -> None:
+            fields = outcome.credit.fields
+            gradient = torch.softmax(fields.phi[-3:], 0) - batch.target
+            leaks.append(float((-gradient * fields.u).sum() / fields.u.square().sum()))
+
+    made.observers += (Watch(),)
+    made.run()
+    assert leaks == pytest.approx([schedule.at(t) for t in range(8)], rel=1e-3)
+    assert "alpha" not in diary.epochs[0]
+    assert [m["alpha"] for m in diary.epochs[1:]] == pytest.approx([schedule.at(3), schedule.at(7)])
+    assert made.task.controller.alpha == 0.1
+
+
+def test_energy_is_checked_when_it_is_due() -> None:
+    made, diary = trainer(epochs=2, check=EnergyCheck(3, 2))
+    made.run()
+    checked = [outcome.energy_checked for _, outcome in diary.steps]
+    assert checked == [0, 0, 2, 0, 0, 2, 0, 0], "the third and the sixth of eight updates"
+    assert [m["energy_checked"] for m in diary.epochs[1:]] == [2, 2]
+    assert [m["energy_lowered"] for m in diary.epochs[1:]] == [
+        sum(outcome.energy_lowered for _, outcome in diary.steps[:4]),
+        sum(outcome.energy_lowered for _, outcome in diary.steps[4:]),
+    ]
+
+
+def test_the_penalty_is_part_of_the_update() -> None:
+    """Beside the rule's own update; where no sample is used nothing moves."""
+    plain, _ = trainer(optimizer="sgd", rate=0.1, dale=False)
+    made, _ = trainer(optimizer="sgd", rate=0.1, penalty=0.5, dale=False)
+    before = weights(made)
+    phi = LeastControl().outcome(made.task, made.splits["train"].batch(np.arange(5))).credit.fields.phi
+    for one in (plain, made):
+        one._step(np.arange(5))
+    slope = (1 - torch.tanh(phi[:7]) ** 2).square().mean(1)
+    source = torch.as_tensor(made.compiled.links["e_e"].projection.edges.source).long()
+    expected = weights(plain)["e_e"] - 0.1 * 0.5 * before["e_e"] * slope[source]
+    assert torch.allclose(weights(made)["e_e"], expected, atol=1e-6)
+    assert torch.equal(weights(made)["x_e"], weights(plain)["x_e"])
+
+
+def test_after_an_epoch_the_bound_holds_to_many_digits() -> None:
+    made, _ = trainer(optimizer="sgd", rate=3.0, bound=0.4, epochs=2)
+
+    class Watch(Observer):
+        def epoch(self, trainer, metrics) -> None:
+            twin, now = Twin(made.compiled.circuit), weights(trainer)
+            w = np.zeros_like(twin.w)
+            for p in made.compiled.circuit.projections.values():
+                if p.source != "x" and p.target != "y0":
+                    rows, columns = twin.rows[p.target].start, twin.rows[p.source].start
+                    np.add.at(w, (rows + p.edges.target, columns + p.edges.source), now[p.name].numpy())
+            assert float(np.linalg.svd(w, compute_uv=False)[0]) <= 0.4 * (1 + 1e-4)
+
+    made.observers += (Watch(),)
+    made.run()

@@ -370,7 +370,11 @@ def test_places_that_cannot_hold_a_run(create: Create, finished: Path, tmp_path:
     for path, options, expected in (
         (finished, {}, f"{finished}: {message}"),
         (text, {}, f"{text}: {message}"),
-        (text, {"overwrite": True}, f"{text}: is not a run file and is not overwritten; delete it, or give another -o"),
+        (
+            text,
+            {"overwrite": True},
+            f"{text}: is not a run file and is not overwritten; delete it, or give another -o",
+        ),
         (tmp_path, {}, f"{tmp_path}: is a folder; give the name of a run file in it"),
         (text / "a/run.h5", {}, f"{text / 'a/run.h5'}: its folder cannot be made: Not a directory"),
         (tmp_path / ("n" * 252), {}, f"{tmp_path / ('n' * 252)}: cannot be written: File name too long"),

@@ -51,6 +51,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         .replace("size: 3}", "size: 3, bias: false}")
         .replace("type: output, size: 4}", "type: output, size: 4, bias: {plastic: false}}")
     )
+    Path("large.yaml").write_text(
+        CIRCUIT.replace("kernel: KERNEL", "connect: one_to_one").replace("size: 3}", "size: 1200}")
+    )
     Path("experiment.yaml").write_text(EXPERIMENT)
     np.savez("good.npz", image=image, label=label)
     np.savez("nan.npz", image=holed, label=label)
@@ -118,6 +121,18 @@ CASES = {
     f"run experiment.yaml {FROZEN}": (
         "--set learn.constrain.largest_singular_value: the frozen projections h_h alone exceed 0.5 (they have 2); "
         "scale their weights, or raise the bound"
+    ),
+    "run experiment.yaml --set circuit=frozen.yaml --set 'learn.constrain={largest_symmetric_eigenvalue: 1.5}'": (
+        "--set learn.constrain: learn.constrain.largest_symmetric_eigenvalue: the frozen projections h_h alone exceed "
+        "1.5 (they have 2); scale their weights, or raise the bound"
+    ),
+    "run experiment.yaml --set circuit=large.yaml --set 'solve.check_energy=50 steps'": (
+        "--set solve.check_energy: the descent of the energy is for at most 1024 units, and the circuit has 1204; "
+        "leave it out"
+    ),
+    f"{EQ} --set 'solve.check_energy={{samples: 2}}'": (
+        "--set solve.check_energy: it checks samples during training, and nothing is trained here; leave it out "
+        "(solve.method=levenberg descends the energy for every sample)"
     ),
     "run experiment.yaml --set circuit=ice.yaml": (
         "--set circuit: nothing in it is plastic: every projection and bias is frozen, so nothing can learn"

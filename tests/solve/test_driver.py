@@ -315,19 +315,21 @@ def test_both_judges_agree() -> None:
         least = torch.linspace(1e-6, 2, 40, dtype=torch.float64)
         flags = torch.zeros(3, 40, dtype=torch.bool)
         flags[0, :35] = True
-        counts = torch.full((40,), 99)
+        counts, waited = torch.full((40,), 99), torch.arange(40) % 9
         with context:
-            left = judge(norms, floors, 1e-2, 7, least, flags, counts, True)
+            left = judge(norms, floors, 1e-2, 7, least, waited, flags, counts, True)
         assert left == int(flags[0].sum())
         assert flags[2, 3] and flags[2, 4] and not flags[0, 35:].any() and (counts[35:] == 99).all()
-        found.append((least, flags, counts))
+        found.append((least, flags, counts, waited))
     for compiled, plain in zip(*found, strict=True):
         assert torch.allclose(compiled.double(), plain.double(), rtol=1e-12, atol=0)
 
 
 def test_auto_hands_what_is_left_to_the_next_solver() -> None:
     """A strongly recurrent circuit under strong control: what Anderson leaves over, Levenberg brings to rest."""
-    t = task(random_circuit(3, gain=1.5), controller=leaky_integral(0.1, 10.0), tolerance=1e-10, thorough=True)
+    t = task(
+        random_circuit(3, gain=1.5), controller=leaky_integral(0.1, 10.0), tolerance=1e-10, thorough=True
+    )
     b = batch(t, 12)
     equations = controlled(t, b)
     found = find(equations, t.settings)

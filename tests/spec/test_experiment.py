@@ -14,6 +14,7 @@ from circuitlab.spec.circuit import load_circuit
 from circuitlab.spec.experiment import ExperimentSpec, experiment_from, load_experiment
 from circuitlab.spec.probes import ProbeSpec
 from circuitlab.spec.settings import LossSpec
+from circuitlab.spec.settled import AlphaSpec
 
 CIRCUIT = """\
 circuit: small
@@ -44,7 +45,7 @@ solve: {method: euler, tolerance: 1e-4, max_iterations: 80, memory: 3, damping: 
         on_unconverged: keep}
 learn: {rule: recurrent_backprop, optimizer: {name: sgd, lr: 0.1, momentum: 0.9},
           scheduler: {name: cosine, per: epoch, minimum: 0.1},
-        epochs: 3, batch_size: 8, clip: 10, constrain: {largest_singular_value: 1},
+        epochs: 3, batch_size: 8, clip: 10, constrain: {largest_singular_value: 1, frozen: leave},
           early_stopping: {metric: accuracy, patience: 2},
         snapshots_every: 2 epochs}
 record:
@@ -111,7 +112,10 @@ def test_defaults(folder: Path) -> None:
         None,
         1,
     )
-    assert learn.constrain.largest_singular_value is None
+    assert (learn.presynaptic, learn.weighting, learn.penalty.jacobian) == ("controlled", "equal", None)
+    assert learn.constrain.largest_singular_value == "none", "the circuit is feedforward"
+    assert learn.constrain.bounds == {}
+    assert solve.check_energy is None
     assert (spec.seed, spec.dtype, spec.device, spec.threads, spec.record) == (0, "float32", "cpu", None, {})
     assert spec.circuit.circuit == "small"
 
@@ -208,8 +212,8 @@ def test_overrides_reach_every_depth_through_shorthands_too(folder: Path) -> Non
         ),
         (
             "learn.epoch=3",
-            "--set learn.epoch: unknown key; allowed: rule, optimizer, scheduler, epochs,"
-            " batch_size, clip, constrain, early_stopping,"
+            "--set learn.epoch: unknown key; allowed: rule, presynaptic, weighting, optimizer, scheduler,"
+            " epochs, batch_size, clip, constrain, penalty, early_stopping,"
             " snapshots_every. Did you mean 'epochs'?",
         ),
         (
@@ -304,3 +308,91 @@ def test_idle_burst_projections_are_warned_of(folder: Path) -> None:
         "projections.y_h: carries bursts, which only 'feedback: apical' uses; it is idle here"
     ]
     assert warnings(load_experiment(folder / "minimal.yaml", ["control.feedback=apical"])) == []
+
+
+RECURRENT = CIRCUIT + "  h_h: {source: h, target: h}\n"
+SETTLED = (
+    MINIMAL
+    + """\
+control: {controller: {alpha: {from: 6.4, to: 0.1, over: 0.5, shape: linear}}}
+solve: {check_energy: {every: 20 steps, samples: 3}}
+learn: {presynaptic: free, weighting: error, penalty: {jacobian: 0.01},
+        constrain: {largest_singular_value: 2, largest_symmetric_eigenvalue: 0.9}}
+"""
+)
+
+
+def test_recurrent_circuits_have_a_bound_unless_told_otherwise(folder: Path) -> None:
+    (folder / "circuit.yaml").write_text(RECURRENT)
+    key = "learn.constrain.largest_singular_value"
+    for options, bounds, frozen in (
+        ([], {"largest_singular_value": 0.7}, "leave"),
+        ([f"{key}=auto"], {"largest_singular_value": 0.7}, "leave"),
+        (["learn.rule=recurrent_backprop"], {"largest_singular_value": 0.7}, "leave"),
+        ([f"{key}=none"], {}, "refuse"),
+        ([f"{key}=0.7"], {"largest_singular_value": 0.7}, "refuse"),
+        ([f"{key}=2", "learn.constrain.frozen=leave"], {"largest_singular_value": 2.0}, "leave"),
+        (
+            ["learn.constrain.largest_symmetric_eigenvalue=0.9"],
+            {"largest_symmetric_eigenvalue": 0.9},
+            "refuse",
+        ),
+        (
+            ["learn.constrain.largest_symmetric_eigenvalue=0.9", f"{key}=3"],
+            {"largest_singular_value": 3.0, "largest_symmetric_eigenvalue": 0.9},
+            "refuse",
+        ),
+    ):
+        spec = load_experiment(folder / "minimal.yaml", options)
+        assert (spec.learn.constrain.bounds, spec.learn.constrain.frozen) == (bounds, frozen), options
+        written = spec.resolved()["learn"]["constrain"]
+        assert written["largest_singular_value"] == bounds.get("largest_singular_value", "none")
+        again = load_experiment("run.h5", text=_text(spec), folder=folder, circuit=spec.circuit)
+        assert again.learn == spec.learn
+
+
+def test_a_burst_loop_is_no_recurrence(folder: Path) -> None:
+    assert load_experiment(folder / "minimal.yaml").learn.constrain.bounds == {}
+
+
+def test_options_that_keep_learning_settled(folder: Path) -> None:
+    (folder / "circuit.yaml").write_text(RECURRENT)
+    spec = load_experiment(folder / "minimal.yaml", text=SETTLED)
+    alpha, check = spec.control.controller.alpha, spec.solve.check_energy
+    assert isinstance(alpha, AlphaSpec) and check is not None
+    assert (alpha.start, alpha.end, alpha.over, alpha.shape) == (6.4, 0.1, 0.5, "linear")
+    assert spec.control.controller.leak == 0.1
+    assert (check.every, check.samples) == (20, 3)
+    assert (spec.learn.presynaptic, spec.learn.weighting, spec.learn.penalty.jacobian) == (
+        "free",
+        "error",
+        0.01,
+    )
+    again = load_experiment("run.h5", text=_text(spec), folder=folder, circuit=spec.circuit)
+    assert again.resolved() == spec.resolved()
+    assert spec.resolved()["control"]["controller"]["alpha"] == {
+        "from": 6.4,
+        "to": 0.1,
+        "over": 0.5,
+        "shape": "linear",
+    }
+    assert spec.resolved()["solve"]["check_energy"] == {"every": "20 steps", "samples": 3}
+    for section in ("control", "solve", "learn"):
+        assert getattr(again, section) == getattr(spec, section)
+    short = load_experiment(
+        folder / "minimal.yaml",
+        [
+            "control.controller.alpha={from: 1, to: 0.1}",
+            "solve.check_energy=30 steps",
+            "solve.check_energy.samples=4",
+        ],
+    )
+    alpha, check = short.control.controller.alpha, short.solve.check_energy
+    assert isinstance(alpha, AlphaSpec) and check is not None
+    assert (alpha.over, alpha.shape, check.every, check.samples) == (0.7, "geometric", 30, 4)
+
+
+def _text(spec: ExperimentSpec) -> str:
+    stream = io.StringIO()
+    YAML(typ="safe", pure=True).dump(spec.resolved(), stream)
+    return stream.getvalue()

@@ -40,6 +40,9 @@ def validator(kind: Any) -> jsonschema.Draft202012Validator:
         ("circuit", CIRCUITS.EVERYTHING),
         ("experiment", EXPERIMENTS.MINIMAL),
         ("experiment", EXPERIMENTS.FULL),
+        ("experiment", EXPERIMENTS.SETTLED),
+        ("experiment", EXPERIMENTS.MINIMAL + "learn: {constrain: {largest_singular_value: none}}\n"),
+        ("experiment", EXPERIMENTS.MINIMAL + "solve: {check_energy: 50 steps}\n"),
         (
             "experiment",
             EXPERIMENTS.MINIMAL
@@ -75,6 +78,9 @@ def test_what_can_be_read_is_accepted(kind: str, text: str) -> None:
         ("experiment", "data: digits", "data: digits\nlearn: {snapshots_every: 3}"),
         ("experiment", "data: digits", "data: digits\nrecord: {r: {population: h}}"),
         ("experiment", "data: digits", "data: digits\ncontrol: energy_based"),
+        ("experiment", "data: digits", "data: digits\ncontrol: {controller: {alpha: {from: 1}}}"),
+        ("experiment", "data: digits", "data: digits\nlearn: {constrain: {largest_singular_value: never}}"),
+        ("experiment", "data: digits", "data: digits\nsolve: {check_energy: {every: 50}}"),
     ],
 )
 def test_mistakes_are_refused(kind: str, old: str, new: str) -> None:
