@@ -205,8 +205,8 @@ inline void weights(const double* gram, const double* right, const double* norms
 }
 
 template <typename T>
-void mix(int64_t rows, int64_t blocks, int64_t B, T* state, const T* image, T* best, T* states, T* residuals,
-         const T* residual, int64_t depth, int64_t filled, double* gram, const double* right, const double* norms,
+void mix(int64_t rows, int64_t blocks, int64_t B, T* state, const T* image, T* best, T* origin, T* states,
+         T* residuals, const T* residual, int64_t depth, int64_t filled, double* gram, const double* right, const double* norms,
          const uint8_t* better, const uint8_t* trouble, const double* damping, double ridge, double tiny, int threads) {
     const int64_t chunks = (B + CHUNK - 1) / CHUNK, size = rows * B;
     (void)threads;
@@ -239,9 +239,15 @@ void mix(int64_t rows, int64_t blocks, int64_t B, T* state, const T* image, T* b
                     for (int64_t c = 0; c < CHUNK; ++c) x[c] -= w[c] * (dx[c] + beta[c] * dg[c]);
                 }
                 if (some_better)
-                    for (int64_t c = 0; c < CHUNK; ++c) best[at + c] = better[c0 + c] ? image[at + c] : best[at + c];
+                    for (int64_t c = 0; c < CHUNK; ++c) {
+                        best[at + c] = better[c0 + c] ? image[at + c] : best[at + c];
+                        origin[at + c] = better[c0 + c] ? state[at + c] : origin[at + c];
+                    }
                 if (some_trouble)
-                    for (int64_t c = 0; c < CHUNK; ++c) x[c] = trouble[c0 + c] ? best[at + c] : x[c];
+                    for (int64_t c = 0; c < CHUNK; ++c) {
+                        const T from = origin[at + c];
+                        x[c] = trouble[c0 + c] ? from + beta[c] * (best[at + c] - from) : x[c];
+                    }
                 for (int64_t c = 0; c < CHUNK; ++c) state[at + c] = x[c];
             } else {
                 for (int64_t c = 0; c < width; ++c) {
@@ -249,8 +255,12 @@ void mix(int64_t rows, int64_t blocks, int64_t B, T* state, const T* image, T* b
                     if (plain && whole) v = image[at + c];
                     for (int64_t j = 0; j < filled; ++j)
                         v -= gamma[j * CHUNK + c] * (states[j * size + at + c] + beta[c] * residuals[j * size + at + c]);
-                    if (better[c0 + c]) best[at + c] = image[at + c];
-                    state[at + c] = trouble[c0 + c] ? best[at + c] : v;
+                    if (better[c0 + c]) {
+                        best[at + c] = image[at + c];
+                        origin[at + c] = state[at + c];
+                    }
+                    const T from = origin[at + c];
+                    state[at + c] = trouble[c0 + c] ? from + beta[c] * (best[at + c] - from) : v;
                 }
             }
         }
@@ -363,10 +373,10 @@ int64_t judge(int64_t B, int64_t blocks, const double* norms, const double* floo
                     filled, place, fresh, norms, gram, right}, threads);                                              \
     }                                                                                                                 \
     CIRCUITLAB_API void circuitlab_mix_f##bits(int64_t rows, int64_t blocks, int64_t samples, T* state,               \
-        const T* image, T* best, T* states, T* residuals, const T* residual, int64_t depth, int64_t filled,           \
+        const T* image, T* best, T* origin, T* states, T* residuals, const T* residual, int64_t depth, int64_t filled,           \
         double* gram, const double* right, const double* norms, const uint8_t* better, const uint8_t* trouble,        \
         const double* damping, double ridge, double tiny, int threads) {                                              \
-        mix<T>(rows, blocks, samples, state, image, best, states, residuals, residual, depth, filled, gram, right,    \
+        mix<T>(rows, blocks, samples, state, image, best, origin, states, residuals, residual, depth, filled, gram, right,    \
                norms, better, trouble, damping, ridge, tiny, threads);                                                \
     }                                                                                                                 \
     CIRCUITLAB_API void circuitlab_cross_entropy_f##bits(int64_t classes, int64_t samples, const T* z,                \

@@ -18,7 +18,7 @@ from circuitlab.dynamics.equations import Equations
 from circuitlab.solve.base import Iteration, Solver
 
 RETREAT, SHORTEST = 0.5, 0.05
-"""A sample that restarts goes on with shorter steps: this share of those before, down to the second."""
+"""A sample that restarts (with a memory) goes on with shorter steps: this share of those before, down to the second."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Mixing(Iteration):
         super().__init__(equations, state, len(self.edges) - 1)
         self.rows, self.depth, self.filled, self.place = rows, depth, 0, -1
         self.damping = self.norms.new_full((samples,), damping)
-        self.image = torch.empty_like(state)
+        self.image, self.origin = torch.empty_like(state), state.clone()
         history = (depth, rows, samples)
         self.states, self.residuals = state.new_zeros(history), state.new_zeros(history)
         self.last_state, self.last_residual = (
@@ -76,6 +76,9 @@ class Mixing(Iteration):
             self._observe()
 
     def advance(self, better: Tensor, trouble: Tensor) -> None:
+        """Mix; a sample in trouble forgets its history and goes half as far from where its best image came from."""
+        if self.depth:
+            self.damping.mul_(torch.where(trouble, RETREAT, 1.0)).clamp_(min=SHORTEST)
         if loops.usable(self.state) and self.depth <= loops.DEEPEST:
             self._mix_compiled(better, trouble)
         else:
@@ -85,7 +88,6 @@ class Mixing(Iteration):
             torch.where(better, self.image[rest], self.best[rest], out=self.best[rest])
             torch.where(trouble, self.best[rest], self.image[rest], out=self.state[rest])
         self.fresh.copy_(trouble)
-        self.damping.mul_(torch.where(trouble, RETREAT, 1.0)).clamp_(min=SHORTEST)
         if self.depth:
             self.place = (self.place + 1) % self.depth
 
@@ -98,6 +100,7 @@ class Mixing(Iteration):
         self.states, self.residuals = self.states[:, :, keep], self.residuals[:, :, keep]
         self.last_state, self.last_residual = self.last_state[:, keep], self.last_residual[:, keep]
         self.gram, self.right = self.gram[..., keep], self.right[..., keep]
+        self.origin = self.origin[:, keep]
         self.fresh, self.damping = self.fresh[keep], self.damping[keep]
 
     def _observe_compiled(self) -> None:
@@ -117,7 +120,7 @@ class Mixing(Iteration):
 
     def _mix_compiled(self, better: Tensor, trouble: Tensor) -> None:
         last = self.last_residual if self.depth else self.image
-        parts = (self.state, self.image, self.best, self.states, self.residuals, last)
+        parts = (self.state, self.image, self.best, self.origin, self.states, self.residuals, last)
         small = (self.gram, self.right, self.norms, better, trouble)
         loops.call(
             "mix",
@@ -156,14 +159,16 @@ class Mixing(Iteration):
 
     def _mix(self, better: Tensor, trouble: Tensor) -> None:
         state, image, best = self.state[: self.rows], self.image[: self.rows], self.best[: self.rows]
+        origin = self.origin[: self.rows]
         torch.where(better, image, best, out=best)
+        torch.where(better, state, origin, out=origin)
         damping = self.damping.to(state.dtype)
         mixed = torch.lerp(state, image, damping)
         if self.filled:
             gamma = self._weights().to(state.dtype)
             for column in range(self.filled):
                 mixed -= gamma[column] * (self.states[column] + damping * self.residuals[column])
-        torch.where(trouble, best, mixed, out=state)
+        torch.where(trouble, torch.lerp(origin, best, damping), mixed, out=state)
         for tensor in (self.states, self.residuals, self.gram) if self.depth else ():
             tensor.masked_fill_(trouble, 0)
 

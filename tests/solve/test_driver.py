@@ -250,7 +250,7 @@ def test_a_step_that_overflows_is_taken_back(name: str) -> None:
     smooth = solve(FreeEquations(t.system, drive), SOLVERS[name])
     assert bool(found.converged.all())
     assert torch.allclose(found.state, smooth.state, atol=1e-7)
-    assert torch.equal(found.state[:, [0, 2]], smooth.state[:, [0, 2]])
+    assert torch.allclose(found.state[:, [0, 2]], smooth.state[:, [0, 2]], atol=1e-13)
 
 
 @pytest.mark.parametrize("compiled", [True, False], ids=["compiled loops", "torch"])
@@ -264,13 +264,15 @@ def test_a_sample_in_trouble_restarts_from_its_best_state_with_no_memory(compile
             for each in (run, other):
                 each.judge()
                 each.advance(first, no)
-        best = run.best.clone()
+        origin, best = run.origin.clone(), run.best.clone()
         for each, trouble in ((run, torch.tensor([False, True])), (other, no)):
             each.judge()
             each.advance(no, trouble)
         assert torch.equal(run.state[:, 0], other.state[:, 0])
-        assert torch.equal(run.state[:, 1], best[:, 1])
-        alone = solver.begin(equations, best.clone())
+        near = torch.lerp(origin, best, 0.35)  # half of the damping it had
+        rows = equations.mixed
+        assert torch.allclose(run.state[rows, 1], near[rows, 1], atol=1e-15)
+        alone = replace(solver, damping=0.35).begin(equations, run.state.clone())
         for _ in range(4):
             for each in (run, alone):
                 each.judge()
@@ -317,7 +319,7 @@ def test_both_judges_agree() -> None:
         flags[0, :35] = True
         counts, waited = torch.full((40,), 99), torch.arange(40) % 9
         with context:
-            left = judge(norms, floors, 1e-2, 7, least, waited, flags, counts, True)
+            left = judge(norms, floors, 1e-2, (10.0, 8), 7, least, waited, flags, counts, True)
         assert left == int(flags[0].sum())
         assert flags[2, 3] and flags[2, 4] and not flags[0, 35:].any() and (counts[35:] == 99).all()
         found.append((least, flags, counts, waited))
