@@ -17,6 +17,10 @@ from circuitlab.compile import loops
 from circuitlab.dynamics.equations import Equations
 from circuitlab.solve.base import Iteration, Solver
 
+LEAP = 10.0
+"""A residual this many times above the sample's best restarts the sample from there."""
+STALLED = 8
+"""Iterations without a smaller residual, beyond those that the memory spans, after which it restarts as well."""
 RETREAT, SHORTEST = 0.5, 0.05
 """A sample that restarts (with a memory) goes on with shorter steps: this share of those before, down to the second."""
 
@@ -63,6 +67,8 @@ class Mixing(Iteration):
         self.right = self.norms.new_zeros((len(self.norms), depth, samples))
         self.fresh = torch.zeros(samples, dtype=torch.bool, device=state.device)
         self.ridge = torch.finfo(state.dtype).eps * 10
+        if depth:
+            self.trouble = (LEAP, STALLED + depth)
         self.tiny = torch.finfo(state.dtype).tiny ** 0.5
 
     def judge(self) -> None:

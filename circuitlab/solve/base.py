@@ -6,6 +6,7 @@ the set of samples still moving, and the final verdict, which is taken on residu
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 
@@ -15,14 +16,11 @@ from torch import Tensor
 from circuitlab.compile import loops
 from circuitlab.dynamics.equations import Equations, Fields
 
+NEVER = 2**62
 COMPRESS_AT = 0.75
 """The samples still moving are gathered when they are at most this share of those being carried along."""
 STRICTER = (1.0, 0.2, 0.02)
 """Shares of the tolerance that an iteration aims at in turn, should the recomputed residuals ask for more."""
-TROUBLE = 10.0
-"""A residual this many times above the sample's best restarts the sample from its best state."""
-STALLED = 8
-"""Iterations without a smaller residual after which a sample restarts as well."""
 GPU_CHECKS = 4
 """Iterations between two looks at the residuals on a device where a look waits for all that was asked for before."""
 
@@ -61,7 +59,11 @@ class Iteration(ABC):
         state: where it is, [row, sample].
         best: what it would give for each sample if it had to stop, [row, sample].
         norms: squared norms of each judged block's residual and variable, [block, 2, sample], float64.
+        trouble: a residual so many times above the sample's best restarts it from there, and so do so many iterations
+            without a smaller one. Whatever is not finite restarts anyway.
     """
+
+    trouble: tuple[float, int] = (math.inf, NEVER)
 
     def __init__(self, equations: Equations, state: Tensor, blocks: int) -> None:
         self.equations, self.state = equations, state
@@ -232,9 +234,8 @@ def _run(
     first: Tensor | None = None
     for count in range(1, solver.max_iterations + 1):
         run.judge()
-        left = judge(
-            run.norms, run.floors, target, count, smallest, waited, flags, counts, count % pause == 0
-        )
+        look = count % pause == 0
+        left = judge(run.norms, run.floors, target, run.trouble, count, smallest, waited, flags, counts, look)
         if count <= 2:
             size = run.norms[0, 0].sqrt()
             if first is not None:
@@ -277,6 +278,7 @@ def judge(
     norms: Tensor,
     floors: Tensor,
     target: float,
+    limits: tuple[float, int],
     count: int,
     least: Tensor,
     waited: Tensor,
@@ -289,13 +291,14 @@ def judge(
 
     Args:
         norms: squared norms of residual and variable, [block, 2, sample]. floors: smallest scales, [block, sample].
+        limits: what counts as trouble; see `Iteration.trouble`.
         look: whether to count the samples left; else all are said to be left, and nothing waits for the device.
 
     Returns:
         Samples still open.
     """
     if loops.usable(norms):
-        return loops.judge(norms, floors, target, TROUBLE, STALLED, count, least, waited, flags, counts)
+        return loops.judge(norms, floors, target, *limits, count, least, waited, flags, counts)
     scales = torch.maximum(norms[:, 1].sqrt(), floors)
     worst = (norms[:, 0].sqrt() / scales).amax(0)
     worst = torch.where(torch.isfinite(worst) & torch.isfinite(scales).all(0), worst, torch.inf)
@@ -303,7 +306,7 @@ def judge(
     torch.logical_and(opened, worst < least, out=better)
     torch.where(better, worst, least, out=least)
     waited.add_(1).masked_fill_(better, 0)
-    bad = torch.isinf(worst) | (worst > TROUBLE * least) | (waited >= STALLED)
+    bad = torch.isinf(worst) | (worst > limits[0] * least) | (waited >= limits[1])
     torch.logical_and(opened, bad, out=trouble)
     waited.masked_fill_(trouble, 0)
     done = opened & (worst <= target)
