@@ -42,6 +42,8 @@ class CircuitSystem(System):
         self.synapses = max(1, sum(len(k.projection.edges) for k in compiled.recurrent))
         self.groups = [[compiled.units[n] for n in names] for names in compiled.circuit.strongly_connected()]
         self.order = _order(compiled)
+        self.group_of = {rows.start: rows.start for rows in self.order}
+        self.group_of |= {rows.start: group[0].start for group in self.groups for rows in group}
         self.plans = _plans(self)
         self.swept = not any(plan.late for plan in self.plans)
         self.tied = self.plan_back(
@@ -79,7 +81,7 @@ class CircuitSystem(System):
         """How control travels in a sweep: the outputs' first, then against the order of the forward pass."""
         hidden = [rows for rows in self.order[::-1] if rows.start < self.output.start]
         order = [rows for rows in self.order[::-1] if rows not in hidden] + hidden
-        return plan_back(order, routes)
+        return plan_back(order, self.group_of, routes)
 
     def sweep(self, drive: Tensor) -> CircuitSweep:
         return CircuitSweep(self, drive)
@@ -217,7 +219,11 @@ def _plans(system: CircuitSystem) -> list[Plan]:
     place = {rows.start: number for number, rows in enumerate(system.order)}
     activations = {rows.start: activation for rows, activation in system.activations}
     routes = [Route(k.kernel.add_product, k.source, k.target) for k in compiled.recurrent]
-    early = [place[r.source.start] < place[r.target.start] for r in routes]
+    group = system.group_of
+    early = [
+        place[r.source.start] < place[r.target.start] and group[r.source.start] != group[r.target.start]
+        for r in routes
+    ]
     return [
         Plan(
             rows,

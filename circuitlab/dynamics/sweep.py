@@ -1,8 +1,10 @@
 """One pass through a system on one batch: potentials forward, control backward, in buffers of its own.
 
-A circuit is swept population by population. Forward, a projection from a population that comes earlier sees the rate
-this very pass has found, any other the rate of the state before; backward, control travels the other way by the same
-rule. So an acyclic part is exact after one pass, and only recurrence is left to iterate. The output populations come
+A circuit is swept population by population. Forward, a projection from an upstream population sees the rate that this
+very pass has found, one within a recurrent group the rate of the state before; backward, control travels the other way
+by the same rule. So an acyclic part is exact after one pass, and only recurrence is left to iterate. (Within a group
+all populations move at once: new rates of some beside old ones of others would undo the balance of excitation and
+inhibition, and such sweeps diverge where the circuit itself is stable.) The output populations come
 last. Every pass uses each projection once in each direction, and allocates nothing.
 """
 
@@ -119,12 +121,20 @@ class Back:
     fresh: bool
 
 
-def plan_back(order: Sequence[slice], routes: Sequence[Route]) -> dict[int, list[Back]]:
-    """Ways of the control by the first row of the population they reach; `order` is that of the backward pass."""
+def plan_back(
+    order: Sequence[slice], group_of: Mapping[int, int], routes: Sequence[Route]
+) -> dict[int, list[Back]]:
+    """Ways of the control by the first row of the population they reach.
+
+    Args:
+        order: of the backward pass.
+        group_of: a number for every recurrent group, by the first rows of its populations.
+    """
     place = {rows.start: number for number, rows in enumerate(order)}
     found: dict[int, list[Back]] = {}
     for route in routes:
-        fresh = place[route.source.start] < place[route.target.start]
+        a, b = route.source.start, route.target.start
+        fresh = place[a] < place[b] and group_of[a] != group_of[b]
         found.setdefault(route.target.start, []).append(Back(route, fresh))
     return found
 

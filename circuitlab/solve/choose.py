@@ -24,6 +24,8 @@ PRECONDITIONED = 8
 CONTRACTING = 0.9
 """Rate above which the free state itself is hard to find: an iteration that follows the energy's slope is safer there
 than one so near to Newton's, which does not mind a saddle."""
+SLOW = 0.5
+"""Rate above which `auto` remembers twice as many steps: what is remembered longer pays where many are needed."""
 MARGIN = 0.8
 """Share of the cost without preconditioning below which it is worth its build."""
 METHODS = ("auto", "anderson", "fixed_point", "levenberg", "euler")
@@ -141,10 +143,10 @@ def find(
     state = first.start(equations) if start is None else start
     problem, method = equations, first.name
     if rate is not None and pays(equations, settings, rate, state.dtype, equations.products):
-        problem, method = (
-            equations.preconditioned(equations.fields(state).phi),
-            f"preconditioned {first.name}",
-        )
+        problem = equations.preconditioned(equations.fields(state).phi)
+        method = f"preconditioned {first.name}"
+    elif rate is not None and rate > SLOW and settings.method == "auto" and isinstance(first, Anderson):
+        first = replace(first, depth=2 * first.depth)
     solution = replace(solve(problem, first, state), method=method)
     for solver in others if fallback else ():
         left = torch.nonzero(~solution.converged).squeeze(1)
