@@ -23,6 +23,7 @@ _TYPES = {
     "gate": (_I, _I, _N, _P, _P, _P, _P, _P, _P, _D, _D, _I),
     "observe": (_N, _N, _P, _P, _P, _P, _P, _P, _P, _N, _N, _N, _P, _P, _P, _P, _I),
     "mix": (_N, _N, _N, _P, _P, _P, _P, _P, _P, _P, _N, _N, _P, _P, _P, _P, _P, _P, _D, _D, _I),
+    "tanh": (_N, _P, _P, _I),
     "cross_entropy": (_N, _N, _P, _P, _D, _P, _N, _I),
 }
 _JUDGE = (_N, _N, _P, _P, _D, _D, _N, _N, _P, _P, _P, _P, _P, _P)

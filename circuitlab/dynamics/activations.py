@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from circuitlab.compile import loops
+
 
 @dataclass(frozen=True)
 class Activation:
@@ -43,12 +45,19 @@ def _flat(phi: Tensor, rate: Tensor) -> Tensor:
     return torch.zeros_like(phi)
 
 
+def _tanh(phi: Tensor, out: Tensor) -> Tensor:
+    if loops.usable(phi) and phi.dtype == torch.float32 and phi.is_contiguous() and out.is_contiguous():
+        loops.call("tanh", phi, phi.numel(), phi.data_ptr(), out.data_ptr())
+        return out
+    return torch.tanh(phi, out=out)
+
+
 ACTIVATIONS: dict[str, Activation] = {
     a.name: a
     for a in (
         Activation(
             "tanh",
-            rate=lambda phi, out: torch.tanh(phi, out=out),
+            rate=_tanh,
             slope_into=lambda phi, rate, out: torch.mul(rate, rate, out=out).neg_().add_(1),
             bend=lambda phi, rate: -2 * rate * (1 - rate * rate),
         ),

@@ -290,7 +290,7 @@ def test_compiled_loops_and_torch_take_the_same_steps(depth: int, dtype: torch.d
     t.system.compiled.to(dtype)  # type: ignore[attr-defined]
     b = Batch(b.x.to(dtype), b.target.to(dtype))
     runs = [Anderson(1e-8, 100, depth, 0.9).begin(e, e.start()) for e in (controlled(t, b), controlled(t, b))]
-    close = dict(rtol=1e-3, atol=1e-4) if dtype == torch.float32 else dict(rtol=1e-8, atol=1e-9)
+    close = dict(rtol=1e-2, atol=1e-3) if dtype == torch.float32 else dict(rtol=1e-8, atol=1e-9)
     for count in range(9):
         better = torch.arange(runs[0].state.shape[1]) % 3 != 1
         trouble = (torch.arange(runs[0].state.shape[1]) % 5 == 4) & (count == 4) & ~better
