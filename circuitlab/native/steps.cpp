@@ -6,10 +6,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 
 namespace {
 
+constexpr int64_t VECTOR = 32;   // bytes that one vector holds
 constexpr int64_t CHUNK = 16;    // samples side by side in one pass over the rows
 constexpr int64_t FLUSH = 256;   // rows summed in the working precision before they go into a double
 constexpr int DEEPEST = 64;      // history that the fixed arrays on the stack can hold
@@ -76,7 +78,7 @@ struct Observation {
     int64_t samples, blocks;
     const int64_t* edges;   // [block + 1] rows at which blocks begin
     const T *state, *image;
-    T *last_state, *last_residual, *states, *residuals;  // [row, sample], [depth, row, sample]
+    T *last_image, *last_residual, *images, *residuals;  // [row, sample], [depth, row, sample]
     int64_t depth, filled, place;                        // place < 0: there is no difference yet
     const uint8_t* fresh;                                // [sample]
     double *norms, *gram, *right;  // [block, 2, sample], [block, depth, depth, sample], [block, depth, sample]
@@ -105,13 +107,13 @@ template <typename T, int WIDTH> void observe_chunk(const Observation<T>& o, int
                     sums[width + c] += n[c] * n[c];
                 }
                 if (o.depth) {
-                    T *px = o.last_state + at, *pg = o.last_residual + at;
+                    T *pn = o.last_image + at, *pg = o.last_residual + at;
                     if (o.place >= 0) {
-                        T *dx = o.states + o.place * size + at, *dg = o.residuals + o.place * size + at;
+                        T *dn = o.images + o.place * size + at, *dg = o.residuals + o.place * size + at;
                         for (int64_t c = 0; c < width; ++c) {
                             d[c] = keep[c] != T(0) ? g[c] - pg[c] : T(0);
                             dg[c] = d[c];
-                            dx[c] = keep[c] != T(0) ? x[c] - px[c] : T(0);
+                            dn[c] = keep[c] != T(0) ? n[c] - pn[c] : T(0);
                         }
                         for (int64_t j = 0; j < o.filled; ++j) {
                             const T* other = o.residuals + j * size + at;
@@ -122,7 +124,7 @@ template <typename T, int WIDTH> void observe_chunk(const Observation<T>& o, int
                             }
                         }
                     }
-                    for (int64_t c = 0; c < width; ++c) { px[c] = x[c]; pg[c] = g[c]; }
+                    for (int64_t c = 0; c < width; ++c) { pn[c] = n[c]; pg[c] = g[c]; }
                 }
             }
             for (int64_t k = 0; k < count; ++k) total[k] += double(sums[k]);
@@ -142,15 +144,85 @@ template <typename T, int WIDTH> void observe_chunk(const Observation<T>& o, int
     }
 }
 
+// The same for as many samples as one vector holds and a given length of history, all sums in registers.
+template <typename T, int FILLED> void observe_vector(const Observation<T>& o, int64_t c0) {
+    constexpr int64_t WIDTH = VECTOR / int64_t(sizeof(T));
+    typedef T Vector __attribute__((vector_size(VECTOR)));
+    const int64_t B = o.samples, size = o.edges[o.blocks] * B;
+    Vector keep;
+    for (int64_t c = 0; c < WIDTH; ++c) keep[c] = o.fresh[c0 + c] ? T(0) : T(1);
+    const bool all = std::none_of(o.fresh + c0, o.fresh + c0 + WIDTH, [](uint8_t f) { return f != 0; });
+    const auto load = [](const T* from) { Vector v; std::memcpy(&v, from, VECTOR); return v; };
+    const auto store = [](T* to, const Vector& v) { std::memcpy(to, &v, VECTOR); };
+    for (int64_t block = 0; block < o.blocks; ++block) {
+        double total[2 + 2 * FILLED][WIDTH] = {};
+        for (int64_t from = o.edges[block]; from < o.edges[block + 1]; from += FLUSH) {
+            const int64_t to = std::min(o.edges[block + 1], from + FLUSH);
+            Vector residual = {}, variable = {}, dots[FILLED] = {}, ends[FILLED] = {};
+            for (int64_t row = from; row < to; ++row) {
+                const int64_t at = row * B + c0;
+                const Vector x = load(o.state + at), n = load(o.image + at), g = n - x;
+                residual += g * g;
+                variable += n * n;
+                Vector d = g - load(o.last_residual + at), dn = n - load(o.last_image + at);
+                if (!all) { d = keep != 0 ? d : Vector{}; dn = keep != 0 ? dn : Vector{}; }
+                store(o.residuals + o.place * size + at, d);
+                store(o.images + o.place * size + at, dn);
+                for (int j = 0; j < FILLED; ++j) {
+                    const Vector other = load(o.residuals + j * size + at);
+                    dots[j] += d * other;
+                    ends[j] += g * other;
+                }
+                store(o.last_image + at, n);
+                store(o.last_residual + at, g);
+            }
+            for (int64_t c = 0; c < WIDTH; ++c) {
+                total[0][c] += double(residual[c]);
+                total[1][c] += double(variable[c]);
+                for (int j = 0; j < FILLED; ++j) {
+                    total[2 + 2 * j][c] += double(dots[j][c]);
+                    total[3 + 2 * j][c] += double(ends[j][c]);
+                }
+            }
+        }
+        double* matrix = o.gram + block * o.depth * o.depth * B;
+        for (int64_t c = 0; c < WIDTH; ++c) {
+            const int64_t sample = c0 + c;
+            o.norms[(block * 2) * B + sample] = total[0][c];
+            o.norms[(block * 2 + 1) * B + sample] = total[1][c];
+            for (int64_t j = 0; j < FILLED; ++j) {
+                matrix[(o.place * o.depth + j) * B + sample] = total[2 + 2 * j][c];
+                matrix[(j * o.depth + o.place) * B + sample] = total[2 + 2 * j][c];
+                o.right[(block * o.depth + j) * B + sample] = total[3 + 2 * j][c];
+            }
+        }
+    }
+}
+
+// Samples from c0 on, at most CHUNK of them.
+template <typename T> void observe_part(const Observation<T>& o, int64_t c0, int64_t width) {
+    constexpr int64_t WIDTH = VECTOR / int64_t(sizeof(T));
+    if (o.depth && o.place >= 0) {
+        for (; width >= WIDTH; c0 += WIDTH, width -= WIDTH) {
+            switch (o.filled) {
+                case 1: observe_vector<T, 1>(o, c0); continue;
+                case 2: observe_vector<T, 2>(o, c0); continue;
+                case 3: observe_vector<T, 3>(o, c0); continue;
+                case 4: observe_vector<T, 4>(o, c0); continue;
+                case 5: observe_vector<T, 5>(o, c0); continue;
+            }
+            break;
+        }
+    }
+    if (width == CHUNK) observe_chunk<T, CHUNK>(o, c0, width);
+    else if (width > 0) observe_chunk<T, 0>(o, c0, width);
+}
+
 template <typename T> void observe(const Observation<T>& o, int threads) {
     const int64_t chunks = (o.samples + CHUNK - 1) / CHUNK;
     (void)threads;
 #pragma omp parallel for num_threads(threads) if (threads > 1 && chunks > 1) schedule(static)
-    for (int64_t k = 0; k < chunks; ++k) {
-        const int64_t c0 = k * CHUNK, width = std::min(CHUNK, o.samples - c0);
-        if (width == CHUNK) observe_chunk<T, CHUNK>(o, c0, width);
-        else observe_chunk<T, 0>(o, c0, width);
-    }
+    for (int64_t k = 0; k < chunks; ++k) observe_part<T>(o, k * CHUNK, std::min(CHUNK, o.samples - k * CHUNK));
 }
 
 // gamma minimises |g - dG gamma| of one sample, blocks weighed by the norms of their variables.
@@ -204,76 +276,94 @@ inline void weights(const double* gram, const double* right, const double* norms
         if (!std::isfinite(gamma[i])) std::fill(gamma, gamma + filled, 0.0);
 }
 
+// What a step needs; see circuitlab/solve/anderson.py. Rows from `rows` to `all_rows` are taken over from the image.
 template <typename T>
-void mix(int64_t rows, int64_t blocks, int64_t B, T* state, const T* image, T* best, T* origin, T* states,
-         T* residuals, const T* residual, int64_t depth, int64_t filled, double* gram, const double* right, const double* norms,
-         const uint8_t* better, const uint8_t* trouble, const double* damping, double ridge, double tiny, int threads) {
-    const int64_t chunks = (B + CHUNK - 1) / CHUNK, size = rows * B;
-    (void)threads;
-#pragma omp parallel for num_threads(threads) if (threads > 1 && chunks > 1) schedule(static)
-    for (int64_t k = 0; k < chunks; ++k) {
-        const int64_t c0 = k * CHUNK, width = std::min(CHUNK, B - c0);
-        T gamma[DEEPEST * CHUNK], beta[CHUNK];
-        bool some_better = false, some_trouble = false, whole = true;
-        for (int64_t c = 0; c < width; ++c) {
-            double g[DEEPEST];
-            weights(gram, right, norms, blocks, depth, filled, B, c0 + c, ridge, tiny, g);
-            for (int64_t j = 0; j < filled; ++j) gamma[j * CHUNK + c] = T(g[j]);
-            beta[c] = T(damping[c0 + c]);
-            whole &= beta[c] == T(1);
-            some_better |= better[c0 + c] != 0;
-            some_trouble |= trouble[c0 + c] != 0;
-        }
-        const bool plain = depth == 0;  // no history is kept; `residual` is the image
-        for (int64_t row = 0; row < rows; ++row) {
-            const int64_t at = row * B + c0;
-            T x[CHUNK];
-            if (width == CHUNK) {
-                if (plain)
-                    for (int64_t c = 0; c < CHUNK; ++c)
-                        x[c] = whole ? image[at + c] : state[at + c] + beta[c] * (image[at + c] - state[at + c]);
-                else
-                    for (int64_t c = 0; c < CHUNK; ++c) x[c] = state[at + c] + beta[c] * residual[at + c];
-                for (int64_t j = 0; j < filled; ++j) {
-                    const T *dx = states + j * size + at, *dg = residuals + j * size + at, *w = gamma + j * CHUNK;
-                    for (int64_t c = 0; c < CHUNK; ++c) x[c] -= w[c] * (dx[c] + beta[c] * dg[c]);
-                }
-                if (some_better)
-                    for (int64_t c = 0; c < CHUNK; ++c) {
-                        best[at + c] = better[c0 + c] ? image[at + c] : best[at + c];
-                        origin[at + c] = better[c0 + c] ? state[at + c] : origin[at + c];
-                    }
-                if (some_trouble)
-                    for (int64_t c = 0; c < CHUNK; ++c) {
-                        const T from = origin[at + c];
-                        x[c] = trouble[c0 + c] ? from + beta[c] * (best[at + c] - from) : x[c];
-                    }
-                for (int64_t c = 0; c < CHUNK; ++c) state[at + c] = x[c];
-            } else {
-                for (int64_t c = 0; c < width; ++c) {
-                    T v = state[at + c] + beta[c] * (plain ? image[at + c] - state[at + c] : residual[at + c]);
-                    if (plain && whole) v = image[at + c];
-                    for (int64_t j = 0; j < filled; ++j)
-                        v -= gamma[j * CHUNK + c] * (states[j * size + at + c] + beta[c] * residuals[j * size + at + c]);
-                    if (better[c0 + c]) {
-                        best[at + c] = image[at + c];
-                        origin[at + c] = state[at + c];
-                    }
-                    const T from = origin[at + c];
-                    state[at + c] = trouble[c0 + c] ? from + beta[c] * (best[at + c] - from) : v;
-                }
+struct Step {
+    int64_t rows, all_rows, blocks, samples;
+    T *state;
+    const T* image;
+    T *best, *origin, *images, *residuals;  // origin: the state whose image is the best
+    const T* residual;
+    int64_t depth, filled;
+    double* gram;
+    const double *right, *norms;
+    const uint8_t *better, *trouble;
+    uint8_t* fresh;
+    double* damping;
+    double ridge, tiny, retreat, shortest;
+};
+
+template <typename T> void mix_chunk(const Step<T>& o, int64_t c0, int64_t width) {
+    const int64_t B = o.samples, size = o.rows * B;
+    T gamma[DEEPEST * CHUNK], beta[CHUNK];
+    bool some_better = false, some_trouble = false, whole = true;
+    for (int64_t c = 0; c < width; ++c) {
+        const int64_t s = c0 + c;
+        double g[DEEPEST];
+        weights(o.gram, o.right, o.norms, o.blocks, o.depth, o.filled, B, s, o.ridge, o.tiny, g);
+        for (int64_t j = 0; j < o.filled; ++j) gamma[j * CHUNK + c] = T(g[j]);
+        if (o.trouble[s]) o.damping[s] = std::max(o.damping[s] * o.retreat, std::min(o.damping[s], o.shortest));
+        o.fresh[s] = o.trouble[s];
+        beta[c] = T(o.damping[s]);
+        whole &= beta[c] == T(1);
+        some_better |= o.better[s] != 0;
+        some_trouble |= o.trouble[s] != 0;
+    }
+    const bool plain = o.depth == 0;  // no history is kept, and no residual
+    for (int64_t row = 0; row < o.rows; ++row) {
+        const int64_t at = row * B + c0;
+        T x[CHUNK];
+        if (width == CHUNK) {
+            for (int64_t c = 0; c < CHUNK; ++c) x[c] = o.image[at + c];
+            for (int64_t j = 0; j < o.filled; ++j) {
+                const T *dn = o.images + j * size + at, *w = gamma + j * CHUNK;
+                for (int64_t c = 0; c < CHUNK; ++c) x[c] -= w[c] * dn[c];
+            }
+        } else {
+            for (int64_t c = 0; c < width; ++c) {
+                x[c] = o.image[at + c];
+                for (int64_t j = 0; j < o.filled; ++j) x[c] -= gamma[j * CHUNK + c] * o.images[j * size + at + c];
             }
         }
-        if (!some_trouble) continue;
-        for (int64_t c = 0; c < width; ++c) {
-            if (!trouble[c0 + c]) continue;
-            for (int64_t i = 0; i < blocks * depth * depth; ++i) gram[i * B + c0 + c] = 0;
-            for (int64_t i = 0; i < depth * rows; ++i) {
-                states[i * B + c0 + c] = T(0);
-                residuals[i * B + c0 + c] = T(0);
+        if (!whole)
+            for (int64_t c = 0; c < width; ++c) {
+                T rest = plain ? o.image[at + c] - o.state[at + c] : o.residual[at + c];
+                for (int64_t j = 0; j < o.filled; ++j) rest -= gamma[j * CHUNK + c] * o.residuals[j * size + at + c];
+                x[c] -= (T(1) - beta[c]) * rest;
             }
+        if (some_better)
+            for (int64_t c = 0; c < width; ++c) {
+                o.best[at + c] = o.better[c0 + c] ? o.image[at + c] : o.best[at + c];
+                o.origin[at + c] = o.better[c0 + c] ? o.state[at + c] : o.origin[at + c];
+            }
+        if (some_trouble)
+            for (int64_t c = 0; c < width; ++c) {
+                const T from = o.origin[at + c];
+                x[c] = o.trouble[c0 + c] ? from + beta[c] * (o.best[at + c] - from) : x[c];
+            }
+        for (int64_t c = 0; c < width; ++c) o.state[at + c] = x[c];
+    }
+    for (int64_t row = o.rows; row < o.all_rows; ++row)
+        for (int64_t c = 0; c < width; ++c) {
+            const int64_t at = row * B + c0 + c;
+            if (o.better[c0 + c]) o.best[at] = o.image[at];
+            o.state[at] = o.trouble[c0 + c] ? o.best[at] : o.image[at];
+        }
+    for (int64_t c = 0; some_trouble && c < width; ++c) {
+        if (!o.trouble[c0 + c]) continue;
+        for (int64_t i = 0; i < o.blocks * o.depth * o.depth; ++i) o.gram[i * B + c0 + c] = 0;
+        for (int64_t i = 0; i < o.depth * o.rows; ++i) {
+            o.images[i * B + c0 + c] = T(0);
+            o.residuals[i * B + c0 + c] = T(0);
         }
     }
+}
+
+template <typename T> void mix(const Step<T>& o, int threads) {
+    const int64_t chunks = (o.samples + CHUNK - 1) / CHUNK;
+    (void)threads;
+#pragma omp parallel for num_threads(threads) if (threads > 1 && chunks > 1) schedule(static)
+    for (int64_t k = 0; k < chunks; ++k) mix_chunk<T>(o, k * CHUNK, std::min(CHUNK, o.samples - k * CHUNK));
 }
 
 // Newton's method for alpha u + softmax(z + u) - target = 0, one sample after the other; see CrossEntropy.controller.
@@ -366,18 +456,20 @@ int64_t judge(int64_t B, int64_t blocks, const double* norms, const double* floo
         gate<T>(kind, kinked, count, phi, rate, raw, prediction, psi, next, low, high, threads);                      \
     }                                                                                                                 \
     CIRCUITLAB_API void circuitlab_observe_f##bits(int64_t samples, int64_t blocks, const int64_t* edges,             \
-        const T* state, const T* image, T* last_state, T* last_residual, T* states, T* residuals, int64_t depth,      \
+        const T* state, const T* image, T* last_image, T* last_residual, T* images, T* residuals, int64_t depth,      \
         int64_t filled, int64_t place, const uint8_t* fresh, double* norms, double* gram, double* right,              \
         int threads) {                                                                                                \
-        observe<T>({samples, blocks, edges, state, image, last_state, last_residual, states, residuals, depth,        \
+        observe<T>({samples, blocks, edges, state, image, last_image, last_residual, images, residuals, depth,        \
                     filled, place, fresh, norms, gram, right}, threads);                                              \
     }                                                                                                                 \
-    CIRCUITLAB_API void circuitlab_mix_f##bits(int64_t rows, int64_t blocks, int64_t samples, T* state,               \
-        const T* image, T* best, T* origin, T* states, T* residuals, const T* residual, int64_t depth, int64_t filled,           \
-        double* gram, const double* right, const double* norms, const uint8_t* better, const uint8_t* trouble,        \
-        const double* damping, double ridge, double tiny, int threads) {                                              \
-        mix<T>(rows, blocks, samples, state, image, best, origin, states, residuals, residual, depth, filled, gram, right,    \
-               norms, better, trouble, damping, ridge, tiny, threads);                                                \
+    CIRCUITLAB_API void circuitlab_mix_f##bits(int64_t rows, int64_t all_rows, int64_t blocks, int64_t samples,       \
+        T* state, const T* image, T* best, T* origin, T* images, T* residuals, const T* residual, int64_t depth,      \
+        int64_t filled, double* gram, const double* right, const double* norms, const uint8_t* better,                \
+        const uint8_t* trouble, uint8_t* fresh, double* damping, double ridge, double tiny, double retreat,           \
+        double shortest, int threads) {                                                                               \
+        mix<T>({rows, all_rows, blocks, samples, state, image, best, origin, images, residuals, residual, depth,      \
+                filled, gram, right, norms, better, trouble, fresh, damping, ridge, tiny, retreat, shortest},         \
+               threads);                                                                                              \
     }                                                                                                                 \
     CIRCUITLAB_API void circuitlab_cross_entropy_f##bits(int64_t classes, int64_t samples, const T* z,                \
         const T* target, double alpha, T* u, int64_t most, int threads) {                           \

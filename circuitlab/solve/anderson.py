@@ -1,8 +1,8 @@
 """Anderson acceleration, batched: every sample mixes its own last steps, with restarts when a mix goes wrong.
 
-For the last m differences dS of the states and dG of the fixed-point residuals g = G(s) - s, gamma minimises
+For the last m differences dN of the images n = G(s) and dG of the fixed-point residuals g = n - s, gamma minimises
 |g - dG gamma| (each block weighed by its own norm, so that a small control counts as much as large potentials), and
-next = s + damping g - (dS + damping dG) gamma. Rows that the equations eliminate are taken from the fixed-point map.
+next = n - dN gamma - (1 - damping) (g - dG gamma). Rows that the equations eliminate are taken from the fixed-point map.
 With no memory this is the damped fixed-point iteration.
 """
 
@@ -59,8 +59,8 @@ class Mixing(Iteration):
         self.damping = self.norms.new_full((samples,), damping)
         self.image, self.origin = torch.empty_like(state), state.clone()
         history = (depth, rows, samples)
-        self.states, self.residuals = state.new_zeros(history), state.new_zeros(history)
-        self.last_state, self.last_residual = (
+        self.images, self.residuals = state.new_zeros(history), state.new_zeros(history)
+        self.last_image, self.last_residual = (
             state.new_zeros((rows if depth else 0, samples)) for _ in range(2)
         )
         self.gram = self.norms.new_zeros((len(self.norms), depth, depth, samples))
@@ -83,17 +83,10 @@ class Mixing(Iteration):
 
     def advance(self, better: Tensor, trouble: Tensor) -> None:
         """Mix; a sample in trouble forgets its history and goes half as far from where its best image came from."""
-        if self.depth:
-            self.damping.mul_(torch.where(trouble, RETREAT, 1.0)).clamp_(min=SHORTEST)
         if loops.usable(self.state) and self.depth <= loops.DEEPEST:
             self._mix_compiled(better, trouble)
         else:
             self._mix(better, trouble)
-        rest = slice(self.rows, None)
-        if self.rows < len(self.state):
-            torch.where(better, self.image[rest], self.best[rest], out=self.best[rest])
-            torch.where(trouble, self.best[rest], self.image[rest], out=self.state[rest])
-        self.fresh.copy_(trouble)
         if self.depth:
             self.place = (self.place + 1) % self.depth
 
@@ -103,14 +96,14 @@ class Mixing(Iteration):
     def select(self, keep: Tensor) -> None:
         super().select(keep)
         self.image = torch.empty_like(self.state)
-        self.states, self.residuals = self.states[:, :, keep], self.residuals[:, :, keep]
-        self.last_state, self.last_residual = self.last_state[:, keep], self.last_residual[:, keep]
+        self.images, self.residuals = self.images[:, :, keep], self.residuals[:, :, keep]
+        self.last_image, self.last_residual = self.last_image[:, keep], self.last_residual[:, keep]
         self.gram, self.right = self.gram[..., keep], self.right[..., keep]
         self.origin = self.origin[:, keep]
         self.fresh, self.damping = self.fresh[keep], self.damping[keep]
 
     def _observe_compiled(self) -> None:
-        parts = (self.state, self.image, self.last_state, self.last_residual, self.states, self.residuals)
+        parts = (self.state, self.image, self.last_image, self.last_residual, self.images, self.residuals)
         loops.call(
             "observe",
             self.state,
@@ -126,21 +119,23 @@ class Mixing(Iteration):
 
     def _mix_compiled(self, better: Tensor, trouble: Tensor) -> None:
         last = self.last_residual if self.depth else self.image
-        parts = (self.state, self.image, self.best, self.origin, self.states, self.residuals, last)
-        small = (self.gram, self.right, self.norms, better, trouble)
+        parts = (self.state, self.image, self.best, self.origin, self.images, self.residuals, last)
+        small = (self.gram, self.right, self.norms, better, trouble, self.fresh, self.damping)
         loops.call(
             "mix",
             self.state,
             self.rows,
+            len(self.state),
             len(self.norms),
             self.state.shape[1],
             *(tensor.data_ptr() for tensor in parts),
             self.depth,
             self.filled,
             *(tensor.data_ptr() for tensor in small),
-            self.damping.data_ptr(),
             self.ridge,
             self.tiny,
+            RETREAT if self.depth else 1.0,
+            SHORTEST,
         )
 
     def _observe(self) -> None:
@@ -154,28 +149,36 @@ class Mixing(Iteration):
             return
         if self.place >= 0:
             place, gone = self.place, torch.zeros((), dtype=state.dtype, device=state.device)
-            torch.where(self.fresh, gone, state - self.last_state, out=self.states[place])
+            torch.where(self.fresh, gone, image - self.last_image, out=self.images[place])
             torch.where(self.fresh, gone, residual - self.last_residual, out=self.residuals[place])
             for number, rows in enumerate(blocks):
                 dots = (self.residuals[:, rows] * self.residuals[place, rows]).sum(1)
                 self.gram[number, place], self.gram[number, :, place] = dots.double(), dots.double()
                 self.right[number] = (self.residuals[:, rows] * residual[rows]).sum(1)
-        self.last_state.copy_(state)
+        self.last_image.copy_(image)
         self.last_residual.copy_(residual)
 
     def _mix(self, better: Tensor, trouble: Tensor) -> None:
+        if self.depth:
+            shorter = torch.maximum(self.damping * RETREAT, self.damping.clamp(max=SHORTEST))
+            torch.where(trouble, shorter, self.damping, out=self.damping)
+        rest = slice(self.rows, None)
+        torch.where(better, self.image[rest], self.best[rest], out=self.best[rest])
+        torch.where(trouble, self.best[rest], self.image[rest], out=self.state[rest])
+        self.fresh.copy_(trouble)
         state, image, best = self.state[: self.rows], self.image[: self.rows], self.best[: self.rows]
         origin = self.origin[: self.rows]
         torch.where(better, image, best, out=best)
         torch.where(better, state, origin, out=origin)
         damping = self.damping.to(state.dtype)
-        mixed = torch.lerp(state, image, damping)
-        if self.filled:
-            gamma = self._weights().to(state.dtype)
-            for column in range(self.filled):
-                mixed -= gamma[column] * (self.states[column] + damping * self.residuals[column])
+        mixed, rest = image.clone(), image - state
+        gamma = self._weights().to(state.dtype) if self.filled else ()
+        for weight, image_difference, difference in zip(gamma, self.images, self.residuals, strict=False):
+            mixed -= weight * image_difference
+            rest -= weight * difference
+        mixed = torch.where(damping < 1, mixed - (1 - damping) * rest, mixed)
         torch.where(trouble, torch.lerp(origin, best, damping), mixed, out=state)
-        for tensor in (self.states, self.residuals, self.gram) if self.depth else ():
+        for tensor in (self.images, self.residuals, self.gram) if self.depth else ():
             tensor.masked_fill_(trouble, 0)
 
     def _weights(self) -> Tensor:
