@@ -21,8 +21,8 @@ COMPRESS_AT = 0.75
 """The samples still moving are gathered when they are at most this share of those being carried along."""
 STRICTER = (1.0, 0.2, 0.02)
 """Shares of the tolerance that an iteration aims at in turn, should the recomputed residuals ask for more."""
-GPU_CHECKS = 4
-"""Iterations between two looks at the residuals on a device where a look waits for all that was asked for before."""
+LOOKS, GPU_LOOKS = {"cpu": 1}, 4
+"""Iterations between two looks at the residuals, by device; on a GPU a look waits for all that was asked for before."""
 
 
 @dataclass(frozen=True)
@@ -226,12 +226,13 @@ def _run(
     """Iterate until every sample is done or the limit is reached; writes the last four, and returns the rate of the
     first steps."""
     samples, device = len(reached), reached.device
-    columns, target, rate = torch.arange(samples, device=device), solver.tolerance * strictness, 1.0
+    columns, target = torch.arange(samples, device=device), solver.tolerance * strictness
     counts, smallest, waited = iterations.clone(), least.clone(), torch.zeros_like(iterations)
     flags = torch.zeros(3, samples, dtype=torch.bool, device=device)
     flags[0] = True
-    pause = 1 if device.type == "cpu" else GPU_CHECKS
+    pause = LOOKS.get(device.type, GPU_LOOKS)
     first: Tensor | None = None
+    shrunk: Tensor | None = None
     for count in range(1, solver.max_iterations + 1):
         run.judge()
         look = count % pause == 0
@@ -239,7 +240,7 @@ def _run(
         if count <= 2:
             size = run.norms[0, 0].sqrt()
             if first is not None:
-                rate = float((size / first).nanmedian())
+                shrunk = (size / first).nanmedian()
             first = size
         if left == 0 or count == solver.max_iterations:
             run.keep(flags[1])
@@ -254,7 +255,7 @@ def _run(
             waited, first = waited[keep], first[keep] if first is not None else None
     everything = torch.arange(len(columns), device=device)
     _store(run.best, counts, smallest, ~flags[0], columns, everything, result, iterations, least, reached)
-    return rate
+    return 1.0 if shrunk is None else float(shrunk)
 
 
 def _store(

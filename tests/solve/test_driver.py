@@ -17,7 +17,7 @@ from circuitlab.dynamics.equations import Equations, FreeEquations
 from circuitlab.graph.circuit import Circuit
 from circuitlab.learn.base import Batch, Task
 from circuitlab.solve.anderson import Anderson
-from circuitlab.solve.base import Solver, judge, solve
+from circuitlab.solve.base import LOOKS, Solver, judge, solve
 from circuitlab.solve.choose import find
 from circuitlab.solve.euler import Euler
 from circuitlab.solve.fixed_point import FixedPoint
@@ -304,6 +304,19 @@ def test_compiled_loops_and_torch_take_the_same_steps(depth: int, dtype: torch.d
         assert torch.allclose(runs[0].best, runs[1].best, **close)
         assert torch.allclose(runs[0].norms, runs[1].norms, **close)
     assert torch.isfinite(runs[0].state).all()
+
+
+@pytest.mark.parametrize("name", ["fixed_point", "anderson"])
+def test_looking_every_few_iterations_changes_no_sample(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU: samples that are done are carried along until the next look, and keep what they had."""
+    equations = easy(9)[2]
+    with native.disabled():
+        now = solve(equations, SOLVERS[name])
+        monkeypatch.setitem(LOOKS, "cpu", 4)
+        later = solve(equations, SOLVERS[name])
+    assert bool(later.converged.all())
+    assert torch.equal(now.iterations, later.iterations)
+    assert torch.allclose(now.state, later.state, atol=1e-12)
 
 
 def test_both_judges_agree() -> None:
