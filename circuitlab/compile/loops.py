@@ -6,6 +6,7 @@ depend on the number of threads.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from ctypes import c_double, c_int, c_int64, c_void_p
 
 import torch
@@ -26,6 +27,7 @@ _TYPES = {
     "tanh": (_N, _P, _P, _I),
     "cross_entropy": (_N, _N, _P, _P, _D, _P, _N, _I),
 }
+_RUN: dict[tuple[str, torch.dtype], Callable[..., None]] = {}
 _JUDGE = (_N, _N, _P, _P, _D, _D, _N, _N, _P, _P, _P, _P, _P, _P)
 
 
@@ -36,8 +38,10 @@ def usable(tensor: Tensor) -> bool:
 
 def call(name: str, like: Tensor, *arguments: int | float) -> None:
     """Run a loop in the precision of `like`, with torch's number of threads; tensors are given by their addresses."""
-    run = native.function(f"circuitlab_{name}_f{_BITS[like.dtype]}", _TYPES[name])
-    run(*arguments, torch.get_num_threads())
+    key = (name, like.dtype)
+    if key not in _RUN:
+        _RUN[key] = native.function(f"circuitlab_{name}_f{_BITS[like.dtype]}", _TYPES[name])
+    _RUN[key](*arguments, torch.get_num_threads())
 
 
 def judge(

@@ -30,12 +30,12 @@ from circuitlab.dynamics.preconditioned import (
     guess_lambda,
     preconditioned_sweep,
 )
-from circuitlab.dynamics.sweep import Back, CircuitSweep, JacobiSweep, Route, Sweep
+from circuitlab.dynamics.sweep import Back, CircuitSweep, Cuts, JacobiSweep, Route, Sweep
 from circuitlab.dynamics.system import Point, System
 from circuitlab.errors import CircuitError
 from circuitlab.graph.streams import stream
 
-ROUNDING_EVERY = 8
+ROUNDING_EVERY = 16
 """Sweeps between two looks at how much of the control is rounding: few samples ever need to know."""
 
 
@@ -174,6 +174,7 @@ class InversionEquations(Equations):
         self.floors[1] = TINY
         self.dearer = preconditioned_sweep(batch.system) if preconditioner is not None else 1.0
         self.passes: Sweep | None = None
+        self.cuts, self.outputs = Cuts(list(self.blocks.values())), Cuts([batch.system.output])
         self.count = 0
         tau, tau_u = batch.system.tau, batch.controller.tau_ms
         self.time_constants = torch.cat([tau, tau, torch.full_like(tau[:1], tau_u).expand(k, 1)])
@@ -191,14 +192,14 @@ class InversionEquations(Equations):
         batch = self.batch
         if self.passes is None:
             self.passes = self._passes()
-        (phi, psi, u), (potential, control, following) = self._parts(state), self._parts(image)
-        output = batch.system.output
+        phi, psi, u = self.cuts.of(state).values()
+        potential, control, following = self.cuts.of(image).values()
+        y, held = (self.outputs.of(tensor)[batch.system.output.start] for tensor in (potential, control))
         self.passes.forward(phi, psi)
         self.passes.outputs(psi, control, potential)
-        y = potential[output]
         following.copy_(u)
         batch.loss.hold(y, batch.target, batch.controller.alpha, following)
-        control[output] += following
+        held += following
         y += following
         self.passes.backward(psi, control, potential)
         self.count += 1

@@ -133,7 +133,7 @@ class PreconditionedSweep(CircuitSweep):
                 self._group(phi, psi is not None)
             if _inside(stage.plan.rows, rows):
                 continue
-            self._predict(stage, self.psi if psi is not None else None)
+            self._predict(stage, self.cuts.of(self.psi) if psi is not None else None)
 
     def _group(self, phi: Tensor, controlled: bool) -> None:
         """The group's prediction, and its rates."""

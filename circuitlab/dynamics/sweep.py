@@ -155,6 +155,28 @@ class Stage:
     read: bool
 
 
+class Cuts:
+    """Views of the tensors that an iteration uses again and again, cut once.
+
+    Args:
+        rows: of every part.
+    """
+
+    def __init__(self, rows: Sequence[slice]) -> None:
+        self.rows = tuple(rows)
+        self.known: dict[int, tuple[Tensor, dict[int, Tensor]]] = {}
+
+    def of(self, tensor: Tensor) -> dict[int, Tensor]:
+        """The parts of a tensor by their first rows; the tensor is kept, so that its number stays its own."""
+        found = self.known.get(id(tensor))
+        if found is None:
+            if len(self.known) >= 8:
+                self.known.clear()
+            found = (tensor, {rows.start: tensor[rows] for rows in self.rows})
+            self.known[id(tensor)] = found
+        return found[1]
+
+
 class CircuitSweep(Sweep):
     """Passes through a circuit in closed form.
 
@@ -179,6 +201,7 @@ class CircuitSweep(Sweep):
         self.prediction, self.potential, self.rate = (torch.empty_like(drive) for _ in range(3))
         self.raw = torch.empty_like(drive) if back else self.prediction
         old = torch.empty_like(drive) if any(plan.remembered for plan in system.plans) else self.rate
+        self.cuts = Cuts([plan.rows for plan in system.plans])
         self.stages = [
             Stage(
                 plan,
@@ -199,13 +222,15 @@ class CircuitSweep(Sweep):
         ]
 
     def forward(self, phi: Tensor, psi: Tensor | None) -> None:
+        parts = self.cuts.of(phi)
         for stage in self.stages:
             if stage.old_rate is not None:
-                stage.plan.activation.rate(phi[stage.plan.rows], stage.old_rate)
+                stage.plan.activation.rate(parts[stage.plan.rows.start], stage.old_rate)
+        control = self.cuts.of(psi) if psi is not None else None
         for stage in self.stages:
-            self._predict(stage, psi)
+            self._predict(stage, control)
 
-    def _predict(self, stage: Stage, psi: Tensor | None) -> None:
+    def _predict(self, stage: Stage, psi: dict[int, Tensor] | None) -> None:
         """One population's prediction, and its rate where somebody reads it in this pass."""
         stage.prediction.copy_(stage.drive)
         for route, rate in stage.arriving:
@@ -215,7 +240,7 @@ class CircuitSweep(Sweep):
         if psi is None:
             stage.potential.copy_(stage.prediction)
         else:
-            torch.add(stage.prediction, psi[stage.plan.rows], out=stage.potential)
+            torch.add(stage.prediction, psi[stage.plan.rows.start], out=stage.potential)
         stage.plan.activation.rate(stage.potential, stage.rate)
 
     def hold(self, phi: Tensor) -> None:
@@ -234,15 +259,15 @@ class CircuitSweep(Sweep):
                 self._back(stage, psi, control, potential)
 
     def _back(self, stage: Stage, psi: Tensor, control: Tensor, potential: Tensor) -> None:
-        plan = stage.plan
-        out, moved = control[plan.rows], potential[plan.rows]
+        plan, old, new = stage.plan, self.cuts.of(psi), self.cuts.of(control)
+        out, moved = new[plan.rows.start], self.cuts.of(potential)[plan.rows.start]
         if not stage.back or (self.masked and not plan.controlled):
             out.zero_()
             moved.copy_(stage.prediction)
             return
         stage.raw.zero_()
         for back in stage.back:
-            back.route.add((control if back.fresh else psi)[back.route.source], stage.raw)
+            back.route.add((new if back.fresh else old)[back.route.source.start], stage.raw)
         kinked = self.kinked and plan.activation.kink is not None and plan.rows.start < self.last
         gate(plan.activation, kinked, stage.potential, stage.rate, stage.raw, stage.prediction, out, moved)
 
