@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,8 @@ from circuitlab.bench.results import Cell, Table
 from circuitlab.bench.step import step_table
 from circuitlab.bench.timing import Spread, alternate
 from circuitlab.compile.kernels import Kernel, compile_kernel
+from circuitlab.compile.kernels.extra import is_installed
+from circuitlab.compile.kernels.low_rank import LowRank
 from circuitlab.graph.build import build
 from circuitlab.graph.circuit import Projection
 from circuitlab.graph.edges import Edges
@@ -52,8 +54,9 @@ class Case:
 
     Args:
         shapes: (targets, sources) of each. density: of the synapses, 1 for all.
-        kernel: dense, csr, diagonal or convolution.
+        kernel: dense, csr, diagonal, convolution, low_rank or torch_sparse.
         batch: samples.
+        text: a circuit file whose first projection is meant. rank: of a low-rank kernel.
     """
 
     shapes: tuple[tuple[int, int], ...]
@@ -61,6 +64,7 @@ class Case:
     kernel: str
     batch: int
     text: str = field(default="", repr=False)
+    rank: int | None = None
 
 
 CONVOLUTION = """\
@@ -84,7 +88,13 @@ CASES = {
     "csr 77169, 0.001, batch 32": Case(((77169, 77169),), 0.001, "csr", 32),
     "diagonal 4096": Case(((4096, 4096),), 1.0, "diagonal", 64),
     "convolution, 16 of 5x5": Case(((9216, 784),), 1.0, "convolution", 64, CONVOLUTION),
+    "low rank 1024, rank 32": Case(((1024, 1024),), 1.0, "low_rank", 64, rank=32),
 }
+if is_installed():
+    CASES |= {
+        "torch-sparse 4096, 0.01": Case(((4096, 4096),), 0.01, "torch_sparse", 64),
+        "torch-sparse 77169, 0.001, batch 32": Case(((77169, 77169),), 0.001, "torch_sparse", 32),
+    }
 SHORT = ("dense 256", "csr 1024, 0.1", "csr 4096, 0.01", "diagonal 4096", "convolution, 16 of 5x5")
 
 
@@ -130,8 +140,11 @@ def needs(batch: int, kernels: Sequence[Kernel], operation: str) -> Needs:
             traffic += INDEX_BYTES * (synapses + 1 + (sources if operation == "transposed" else targets))
             gathered = item * batch * synapses
             state = item * batch * (targets if operation == "transposed" else sources)
+        each = 2.0 * synapses
+        if isinstance(kernel, LowRank):
+            each = 2.0 * kernel.rank * (targets + sources) * (2 if operation == "outer" else 1)
         total = Needs(
-            total.operations + 2.0 * synapses * batch,
+            total.operations + each * batch,
             total.bytes_ + traffic,
             total.gathered + gathered,
             max(total.state, state),
@@ -202,6 +215,7 @@ def make(case: Case, seed: int) -> list[tuple[Kernel, Edges]]:
         else:
             drawn = random_edges(generator, targets, sources, case.density)
         projection = Projection("p", "a", "b", "soma", "rate", True, case.kernel, drawn)
+        projection = replace(projection, rank=case.rank)
         found.append((compile_kernel(projection, (targets, sources), torch.float32), drawn))
     return found
 

@@ -2,8 +2,8 @@
 
 For the last m differences dN of the images n = G(s) and dG of the fixed-point residuals g = n - s, gamma minimises
 |g - dG gamma| (each block weighed by its own norm, so that a small control counts as much as large potentials), and
-next = n - dN gamma - (1 - damping) (g - dG gamma). Rows that the equations eliminate are taken from the fixed-point map.
-With no memory this is the damped fixed-point iteration.
+next = n - dN gamma - (1 - damping) (g - dG gamma). Rows that the equations eliminate are taken from the
+fixed-point map. With no memory this is the damped fixed-point iteration.
 """
 
 from __future__ import annotations
