@@ -173,7 +173,6 @@ class InversionEquations(Equations):
         self.floors = batch.drive.new_full((2, batch.drive.shape[1]), SMALLEST_SOMA, dtype=torch.float64)
         self.floors[1] = TINY
         self.dearer = preconditioned_sweep(batch.system) if preconditioner is not None else 1.0
-        self.passes: Sweep | None = None
         self.count = 0
         tau, tau_u = batch.system.tau, batch.controller.tau_ms
         self.time_constants = torch.cat([tau, tau, torch.full_like(tau[:1], tau_u).expand(k, 1)])

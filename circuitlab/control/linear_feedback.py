@@ -101,7 +101,6 @@ class LinearEquations(Equations):
         self.blocks = {"soma": slice(0, n), "controller": slice(n, n + k)}
         self.mixed = slice(0, n + k)  # a sweep's early rates depend on the controller of the sweep before
         self.floors = batch.drive.new_full((2, batch.drive.shape[1]), SMALLEST_SOMA, dtype=torch.float64)
-        self.passes: Sweep | None = None
         tau = batch.system.tau
         self.time_constants = torch.cat([tau, torch.full_like(tau[:1], batch.controller.tau_ms).expand(k, 1)])
 

@@ -17,25 +17,26 @@ from circuitlab.compile.kernels import Kernel
 from circuitlab.graph.circuit import Circuit, Projection
 from circuitlab.learn.evaluate import CONTROL_PORTION, PORTION
 from circuitlab.learn.rules import RULES
+from circuitlab.solve.base import COMPRESS_AT
 
 DEPTH = 5
 """Differences that an accelerated solver remembers, unless `solve.memory` says otherwise."""
 SOLVER_BUFFERS = (
-    ("start and result", 2.0),
-    ("present and best state", 2.0),
-    ("evaluation: state, image and residual", 3.0),
+    ("start", 1.0),
+    ("present and best state, image, and where the best image came from", 4.0),
     ("history: differences of states and residuals", 2.0 * DEPTH),
     ("last state and residual", 2.0),
-    ("mixing: residual, image and next state", 3.0),
-    ("intermediate products of the mixing", 2.0 + DEPTH / 2),
+    ("best state of the samples still moving", COMPRESS_AT),
 )
 """What a solver holds at its height, in states of the equations, [row, sample]."""
+SWEEP = 5.0
+"""What sweeps hold, in [unit, sample]: prediction, potential, rate, rate before and raw control."""
 HELD_FREE = 3.0
 """What lies beside the solver in every phase, in [unit, sample]: the drive, the free state and its (zero) control."""
-HELD_CONTROLLED = 1.5
-"""Further, for the controlled equations: drive and start of the samples still moving (see COMPRESS_AT)."""
-HELD_ADJOINT = 7.0
-"""Further, for a baseline's second phase: the linearised circuit, and once more of the samples still moving."""
+HELD_CONTROLLED = 2 * COMPRESS_AT - (1 - COMPRESS_AT) * SWEEP
+"""Further, for the controlled equations: drive and start of the samples still moving, whose sweeps are smaller."""
+HELD_ADJOINT = 1.0
+"""Further, for a baseline's second phase: what its sweeps write beside the control."""
 BUILDING_BYTES = 10
 """Per edge of the largest projection: what building holds for a while (an ordering, weights before conversion) and
 what the allocator keeps of it afterwards."""
@@ -100,9 +101,9 @@ def solving(units: int, outputs: int, samples: int, rule: str, itemsize: int) ->
     """Bytes at the height of a rule's equilibria: its solver's buffers and what lies beside them."""
     per_state = sum(multiple for _, multiple in SOLVER_BUFFERS)
     if RULES[rule].controls:
-        rows = per_state * (2 * units + outputs) + (HELD_FREE + HELD_CONTROLLED) * units
+        rows = per_state * (2 * units + outputs) + (SWEEP + HELD_FREE + HELD_CONTROLLED) * units
     else:
-        rows = (per_state + HELD_FREE + HELD_ADJOINT) * units
+        rows = (per_state + SWEEP + HELD_FREE + HELD_ADJOINT) * units
     return rows * samples * itemsize
 
 
