@@ -190,6 +190,7 @@ class InversionEquations(Equations):
         batch = self.batch
         if self.passes is None:
             self.passes = self._passes()
+            self.work = batch.target.new_empty((2, *batch.target.shape))
         (phi, psi, u), (potential, control, following) = self._parts(state), self._parts(image)
         output = batch.system.output
         self.passes.forward(phi, psi)
@@ -202,7 +203,7 @@ class InversionEquations(Equations):
         self.passes.backward(psi, control, potential)
         self.count += 1
         if self.count % ROUNDING_EVERY == 0:
-            self.floors[1] = batch.smallest_control(y)
+            self.floors[1] = batch.smallest_control(y, self.work)
 
     def _passes(self) -> Sweep:
         system, drive = self.batch.system, self.batch.drive

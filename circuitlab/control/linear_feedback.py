@@ -14,7 +14,6 @@ from torch import Tensor
 from circuitlab.control.base import Controlled, Pathway
 from circuitlab.dynamics.circuit import CircuitSystem
 from circuitlab.dynamics.equations import SMALLEST_SOMA, Equations, Fields
-from circuitlab.dynamics.sweep import Sweep
 from circuitlab.errors import CircuitError
 from circuitlab.graph.streams import stream
 
@@ -116,6 +115,7 @@ class LinearEquations(Equations):
         batch, q, output = self.batch, self.pathway.q, self.batch.system.output
         if self.passes is None:
             self.passes, self.control = batch.system.sweep(batch.drive), torch.empty_like(batch.drive)
+            self.work = batch.target.new_empty((2, *batch.target.shape))
         (phi, guess), (potential, following) = self._parts(state), self._parts(image)
         torch.mm(q, guess, out=self.control)
         self.passes.forward(phi, self.control)
@@ -127,7 +127,11 @@ class LinearEquations(Equations):
         else:
             following.copy_(batch.loss.controller_through(*problem, mixing=q[output]))
         torch.addmm(prediction, q, following, out=potential)
-        self.floors[1] = batch.smallest_control(potential[output])
+        self.floors[1] = batch.smallest_control(potential[output], self.work)
+
+    def release(self) -> None:
+        super().release()
+        self.control = self.work = self.batch.drive.new_empty(0)
 
     def imbalance(self, state: Tensor) -> Tensor:
         phi, u = self._parts(state)

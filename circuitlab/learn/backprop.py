@@ -81,7 +81,7 @@ class AdjointEquations(Equations):
 
     def release(self) -> None:
         super().release()
-        self.moved = self.phi
+        self.moved = self.phi.new_empty(0)
 
     def _passes(self) -> Sweep:
         if self.preconditioner is None:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from circuitlab import native
 from circuitlab.compile.kernels import Kernel
 from circuitlab.graph.circuit import Circuit, Projection
 from circuitlab.learn.evaluate import CONTROL_PORTION, PORTION
@@ -26,17 +27,21 @@ SOLVER_BUFFERS = (
     ("present and best state, image, and where the best image came from", 4.0),
     ("history: differences of states and residuals", 2.0 * DEPTH),
     ("last state and residual", 2.0),
-    ("best state of the samples still moving", COMPRESS_AT),
 )
-"""What a solver holds at its height, in states of the equations, [row, sample]."""
+"""What a solver holds, in states of the equations, [row, sample]."""
+RESIDUAL, PRODUCTS = 1.0, float(DEPTH)
+"""Without the compiled loops, for a while in every iteration: the residual in states of the equations, and its
+products with the history, one block after the other, in [unit, sample]."""
 SWEEP = 5.0
 """What sweeps hold, in [unit, sample]: prediction, potential, rate, rate before and raw control."""
 HELD_FREE = 3.0
 """What lies beside the solver in every phase, in [unit, sample]: the drive, the free state and its (zero) control."""
-HELD_CONTROLLED = 2 * COMPRESS_AT - (1 - COMPRESS_AT) * SWEEP
-"""Further, for the controlled equations: drive and start of the samples still moving, whose sweeps are smaller."""
 HELD_ADJOINT = 1.0
-"""Further, for a baseline's second phase: what its sweeps write beside the control."""
+"""Further, in a baseline's second phase: what its sweeps write beside the control."""
+BEST_GATHERED = COMPRESS_AT
+"""Once the samples still moving are gathered: their best states, in states of the equations,"""
+HELD_GATHERED = 2 * COMPRESS_AT - (1 - COMPRESS_AT) * SWEEP
+"""and in [unit, sample] their drive and potentials, less what their sweeps are smaller."""
 BUILDING_BYTES = 10
 """Per edge of the largest projection: what building holds for a while (an ordering, weights before conversion) and
 what the allocator keeps of it afterwards."""
@@ -100,10 +105,12 @@ def stored_bytes(kernel: Kernel) -> int:
 def solving(units: int, outputs: int, samples: int, rule: str, itemsize: int) -> float:
     """Bytes at the height of a rule's equilibria: its solver's buffers and what lies beside them."""
     per_state = sum(multiple for _, multiple in SOLVER_BUFFERS)
-    if RULES[rule].controls:
-        rows = per_state * (2 * units + outputs) + (SWEEP + HELD_FREE + HELD_CONTROLLED) * units
-    else:
-        rows = (per_state + SWEEP + HELD_FREE + HELD_ADJOINT) * units
+    controls = RULES[rule].controls
+    state = 2 * units + outputs if controls else units
+    gathered = BEST_GATHERED * state + HELD_GATHERED * units
+    slow = 0.0 if native.available() else RESIDUAL * state + PRODUCTS * units
+    beside = SWEEP + HELD_FREE + (0.0 if controls else HELD_ADJOINT)
+    rows = per_state * state + beside * units + max(gathered, slow)
     return rows * samples * itemsize
 
 

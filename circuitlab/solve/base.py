@@ -261,13 +261,17 @@ def _run(
         run.advance(flags[1], flags[2])
         if left <= COMPRESS_AT * len(columns):
             keep, gone = (torch.nonzero(which).squeeze(1) for which in (flags[0], ~flags[0]))
-            result = _store(run.best, counts, smallest, ~flags[0], columns, gone, result, iterations, least, reached)
+            result = _store(
+                run.best, counts, smallest, ~flags[0], columns, gone, result, iterations, least, reached
+            )
             run.select(keep)
             columns, counts, smallest, flags = columns[keep], counts[keep], smallest[keep], flags[:, keep]
             waited, first = waited[keep], first[keep] if first is not None else None
     run.equations.release()
     everything = torch.arange(len(columns), device=device)
-    result = _store(run.best, counts, smallest, ~flags[0], columns, everything, result, iterations, least, reached)
+    result = _store(
+        run.best, counts, smallest, ~flags[0], columns, everything, result, iterations, least, reached
+    )
     return result, rate
 
 

@@ -30,13 +30,13 @@ projections:
 
 
 def peaks(
-    circuit: Path, rule: str, batch: int, *options: str, steps: int = 3, native: bool = True
+    circuit: Path, rule: str, batch: int, *options: str, steps: int = 3, compiled: bool = True
 ) -> dict[str, float]:
     """Bytes by part, `building` and `step`, measured in a process of its own with one thread.
 
     Args:
         options: changes of the experiment, as `solve.method=anderson`.
-        native: with the compiled loops where this machine has them, or without.
+        compiled: with the compiled loops where this machine has them, or without.
     """
     command = [
         sys.executable,
@@ -51,7 +51,7 @@ def peaks(
     done = subprocess.run(
         command,
         cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CIRCUITLAB_NATIVE": str(int(native))},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CIRCUITLAB_NATIVE": str(int(compiled))},
         capture_output=True,
         text=True,
         check=False,
