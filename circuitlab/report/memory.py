@@ -2,7 +2,8 @@
 
 A process on a circuit has three heights: building it, a training step on a minibatch, and an evaluation. None grows
 with the iterations that a solver takes, nor with the steps of a run. What recordings keep and the data set itself come
-on top.
+on top, and where the solver finds a preconditioner worth its build, that is up to four dense matrices of the recurrent
+group for a while.
 """
 
 from __future__ import annotations

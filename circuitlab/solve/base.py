@@ -19,8 +19,8 @@ from circuitlab.dynamics.equations import Equations, Fields
 NEVER = 2**62
 COMPRESS_AT = 0.75
 """The samples still moving are gathered when they are at most this share of those being carried along."""
-PARTS = 16
-"""Parts in which they are gathered, one after the other."""
+PARTS, PARTS_ELSEWHERE = 16, 2
+"""Parts in which they are gathered, one after the other, on the CPU and on a device where every call costs time."""
 STRICTER = (1.0, 0.2, 0.02)
 """Shares of the tolerance that an iteration aims at in turn, should the recomputed residuals ask for more."""
 GPU_CHECKS = 4
@@ -127,7 +127,7 @@ def gathered(tensor: Tensor, keep: Tensor) -> Tensor:
         return tensor[..., keep]
     rows, left = tensor.view(-1, tensor.shape[-1]), len(keep)
     out = tensor.view(-1)[: len(rows) * left].view(-1, left)
-    step = -(-len(rows) // PARTS)
+    step = -(-len(rows) // (PARTS if tensor.device.type == "cpu" else PARTS_ELSEWHERE))
     for first in range(0, len(rows), step):  # rows come to lie before all rows that are still to be read
         part = slice(first, first + step)
         out[part] = rows[part].index_select(1, keep)
