@@ -32,11 +32,6 @@ ITERATIONS = 17
 """More than twice the sweeps between two looks at the rounding of the controller."""
 
 
-compiled = pytest.mark.skipif(
-    not native.available(), reason=f"the compiled loops are not available: {native.reason()}"
-)
-
-
 def made(kind: str, activation: str = "tanh") -> Circuit:
     """Two hidden populations and an output one: `dense` and `sparse` recurrent, or in `layers`."""
     rng = np.random.default_rng(0)
@@ -75,20 +70,17 @@ def equations(
     return InversionEquations(RandomFeedback(system, 0) if which == "random" else Feedback(), batched, given)
 
 
-@compiled
 @pytest.mark.parametrize("kind", ["dense", "sparse", "layers"])
 @pytest.mark.parametrize("which", ["controlled", "free", "adjoint", "random", "linear"])
 def test_an_iteration_allocates_nothing(which: str, kind: str) -> None:
     check(equations(which, made(kind)))
 
 
-@compiled
 @pytest.mark.parametrize("activation", ["relu", "leaky_relu", "sigmoid", "softplus", "elu"])
 def test_nor_does_it_for_another_activation_or_loss(activation: str) -> None:
     check(equations("controlled", made("sparse", activation), "squared_error"))
 
 
-@compiled
 @pytest.mark.parametrize("which", ["controlled", "free", "adjoint"])
 def test_nor_does_it_with_a_preconditioner_or_without_a_history(which: str) -> None:
     check(equations(which, made("dense"), preconditioned=True))
@@ -97,6 +89,7 @@ def test_nor_does_it_with_a_preconditioner_or_without_a_history(which: str) -> N
 
 def check(found: Equations, solver: Solver = ANDERSON) -> None:
     """No allocation of more than SMALL while the solver is at work, once its history is full."""
+    assert native.available(), native.reason()
     run = solver.begin(found, found.start().contiguous())
     counts, waited = torch.zeros(2, SAMPLES, dtype=torch.long)
     least = torch.full((SAMPLES,), torch.inf, dtype=torch.float64)
