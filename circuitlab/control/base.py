@@ -57,9 +57,13 @@ class Controlled:
             scales.insert(1, torch.maximum(torch.linalg.vector_norm(psi, dim=0), self.smallest_control(y)))
         return torch.stack(scales)
 
-    def smallest_control(self, y: Tensor) -> Tensor:
-        """Norm below which the digits of a control mean nothing beside the rounding of y, [sample]."""
-        noise = self.loss.controller_rounding(y, self.target, self.controller.alpha)
+    def smallest_control(self, y: Tensor, work: Tensor | None = None) -> Tensor:
+        """Norm below which the digits of a control mean nothing beside the rounding of y, [sample].
+
+        Args:
+            work: memory to work in, [2, output unit, sample].
+        """
+        noise = self.loss.controller_rounding(y, self.target, self.controller.alpha, work)
         return (noise / digits_kept(y.dtype)).clamp(min=TINY)
 
 

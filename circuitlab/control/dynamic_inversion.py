@@ -173,7 +173,6 @@ class InversionEquations(Equations):
         self.floors = batch.drive.new_full((2, batch.drive.shape[1]), SMALLEST_SOMA, dtype=torch.float64)
         self.floors[1] = TINY
         self.dearer = preconditioned_sweep(batch.system) if preconditioner is not None else 1.0
-        self.passes: Sweep | None = None
         self.cuts, self.outputs = Cuts(list(self.blocks.values())), Cuts([batch.system.output])
         self.count = 0
         tau, tau_u = batch.system.tau, batch.controller.tau_ms
@@ -192,6 +191,7 @@ class InversionEquations(Equations):
         batch = self.batch
         if self.passes is None:
             self.passes = self._passes()
+            self.work = batch.target.new_empty((2, *batch.target.shape))
         phi, psi, u = self.cuts.of(state).values()
         potential, control, following = self.cuts.of(image).values()
         y, held = (self.outputs.of(tensor)[batch.system.output.start] for tensor in (potential, control))
@@ -204,7 +204,11 @@ class InversionEquations(Equations):
         self.passes.backward(psi, control, potential)
         self.count += 1
         if self.count % ROUNDING_EVERY == 0:
-            self.floors[1] = batch.smallest_control(y)
+            self.floors[1] = batch.smallest_control(y, self.work)
+
+    def release(self) -> None:
+        super().release()
+        self.cuts, self.outputs = Cuts(self.cuts.rows), Cuts(self.outputs.rows)
 
     def _passes(self) -> Sweep:
         system, drive = self.batch.system, self.batch.drive

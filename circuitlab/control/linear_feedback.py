@@ -14,7 +14,6 @@ from torch import Tensor
 from circuitlab.control.base import Controlled, Pathway
 from circuitlab.dynamics.circuit import CircuitSystem
 from circuitlab.dynamics.equations import SMALLEST_SOMA, Equations, Fields
-from circuitlab.dynamics.sweep import Sweep
 from circuitlab.errors import CircuitError
 from circuitlab.graph.streams import stream
 
@@ -101,7 +100,6 @@ class LinearEquations(Equations):
         self.blocks = {"soma": slice(0, n), "controller": slice(n, n + k)}
         self.mixed = slice(0, n + k)  # a sweep's early rates depend on the controller of the sweep before
         self.floors = batch.drive.new_full((2, batch.drive.shape[1]), SMALLEST_SOMA, dtype=torch.float64)
-        self.passes: Sweep | None = None
         tau = batch.system.tau
         self.time_constants = torch.cat([tau, torch.full_like(tau[:1], batch.controller.tau_ms).expand(k, 1)])
 
@@ -117,6 +115,7 @@ class LinearEquations(Equations):
         batch, q, output = self.batch, self.pathway.q, self.batch.system.output
         if self.passes is None:
             self.passes, self.control = batch.system.sweep(batch.drive), torch.empty_like(batch.drive)
+            self.work = batch.target.new_empty((2, *batch.target.shape))
         (phi, guess), (potential, following) = self._parts(state), self._parts(image)
         torch.mm(q, guess, out=self.control)
         self.passes.forward(phi, self.control)
@@ -128,7 +127,11 @@ class LinearEquations(Equations):
         else:
             following.copy_(batch.loss.controller_through(*problem, mixing=q[output]))
         torch.addmm(prediction, q, following, out=potential)
-        self.floors[1] = batch.smallest_control(potential[output])
+        self.floors[1] = batch.smallest_control(potential[output], self.work)
+
+    def release(self) -> None:
+        super().release()
+        self.control = self.work = self.batch.drive.new_empty(0)
 
     def imbalance(self, state: Tensor) -> Tensor:
         phi, u = self._parts(state)

@@ -51,6 +51,7 @@ class Equations(ABC):
         dearer: how many times those products a sweep costs (a preconditioner is dense).
         extra: products per sample spent once, before the first sweep (a preconditioner's build).
         direct: whether one sweep from anywhere is exact.
+        passes: what a sweep goes by and its buffers, made by the first one.
         time_constants: of every row, in ms, [row, 1]; zero where a row is algebraic.
     """
 
@@ -61,6 +62,7 @@ class Equations(ABC):
     dearer: float = 1.0
     extra: float = 0.0
     direct: bool = False
+    passes: Sweep | None = None
     time_constants: Tensor
 
     @abstractmethod
@@ -90,6 +92,10 @@ class Equations(ABC):
     @abstractmethod
     def fields(self, state: Tensor) -> Fields:
         """The variables in a state."""
+
+    def release(self) -> None:
+        """Give back the memory that sweeps take; another sweep would take it again."""
+        self.passes = None
 
     def energy(self) -> Energy | None:
         """The energy whose stationary points solve these equations, where they have one."""
@@ -176,7 +182,6 @@ class FreeEquations(Equations):
         self.dearer = preconditioned_sweep(system) if preconditioner is not None else 1.0
         self.direct = system.swept
         self.time_constants = system.tau
-        self.passes: Sweep | None = None
 
     def start(self) -> Tensor:
         """U x + b, the first step from silence."""

@@ -55,8 +55,12 @@ class Loss(ABC):
         return u
 
     @abstractmethod
-    def rounding(self, y: Tensor, target: Tensor) -> Tensor:
-        """Norm of the error that rounding leaves in the gradient, [sample]: no control is known better."""
+    def rounding(self, y: Tensor, target: Tensor, work: Tensor | None = None) -> Tensor:
+        """Norm of the error that rounding leaves in the gradient, [sample]: no control is known better.
+
+        Args:
+            work: memory to work in, [2, unit, sample], so that nothing larger than the result is allocated.
+        """
 
 
 class SquaredError(Loss):
@@ -77,8 +81,10 @@ class SquaredError(Loss):
     def hold(self, z: Tensor, target: Tensor, alpha: float, u: Tensor) -> None:
         torch.sub(target, z, out=u).div_(1 + alpha)
 
-    def rounding(self, y: Tensor, target: Tensor) -> Tensor:
-        return torch.finfo(y.dtype).eps * torch.linalg.vector_norm(y.abs() + target.abs(), dim=0)
+    def rounding(self, y: Tensor, target: Tensor, work: Tensor | None = None) -> Tensor:
+        one, other = _work(y, work)
+        torch.abs(y, out=one).add_(torch.abs(target, out=other))
+        return torch.finfo(y.dtype).eps * torch.linalg.vector_norm(one, dim=0)
 
 
 class CrossEntropy(Loss):
@@ -100,11 +106,14 @@ class CrossEntropy(Loss):
         p = torch.softmax(y, 0).t()
         return torch.diag_embed(p) - p.unsqueeze(2) * p.unsqueeze(1)
 
-    def rounding(self, y: Tensor, target: Tensor) -> Tensor:
+    def rounding(self, y: Tensor, target: Tensor, work: Tensor | None = None) -> Tensor:
         """Each of the gradient's two parts is known to a few units of its last place times the size of y."""
-        p = torch.softmax(y, 0)
-        parts = torch.linalg.vector_norm(p * (1 - target) + target * (1 - p), dim=0)
-        return torch.finfo(y.dtype).eps * (1 + y.abs().amax(0)) * parts
+        p, part = _work(y, work)
+        torch.softmax(y, 0, out=p)
+        torch.neg(target, out=part).add_(1).mul_(p)
+        p.neg_().add_(1).mul_(target).add_(part)  # target (1 - p) + p (1 - target)
+        parts = torch.linalg.vector_norm(p, dim=0)
+        return torch.finfo(y.dtype).eps * (1 + torch.abs(y, out=part).amax(0)) * parts
 
     def hold(self, z: Tensor, target: Tensor, alpha: float, u: Tensor) -> None:
         """Newton's method with a bounded step, its linear system solved by Sherman and Morrison's formula. For
@@ -134,6 +143,11 @@ class CrossEntropy(Loss):
             u -= step * (2 / largest.clamp(min=2))
             if not z.is_cuda and bool((largest <= enough * u.abs().amax(0) + enough**4).all()):
                 break
+
+
+def _work(y: Tensor, work: Tensor | None) -> Tensor:
+    """Memory to work in, [2, unit, sample]."""
+    return y.new_empty((2, *y.shape)) if work is None else work
 
 
 LOSSES: dict[str, Loss] = {loss.name: loss for loss in (SquaredError(), CrossEntropy())}
@@ -179,9 +193,19 @@ class OutputLoss:
         """Norm of the error that rounding leaves in dL/dy, [sample]."""
         return torch.stack([loss.rounding(y[rows], target[rows]) for loss, rows in self.parts]).sum(0)
 
-    def controller_rounding(self, y: Tensor, target: Tensor, alpha: float) -> Tensor:
-        """Norm of the error that this leaves in the controller, [sample]."""
-        parts = [loss.rounding(y[r], target[r]) / (alpha + loss.curvature or 1.0) for loss, r in self.parts]
+    def controller_rounding(
+        self, y: Tensor, target: Tensor, alpha: float, work: Tensor | None = None
+    ) -> Tensor:
+        """Norm of the error that this leaves in the controller, [sample].
+
+        Args:
+            work: memory to work in, [2, output unit, sample].
+        """
+        work = _work(y, work)
+        parts = [
+            loss.rounding(y[r], target[r], work[:, r]) / (alpha + loss.curvature or 1.0)
+            for loss, r in self.parts
+        ]
         return torch.stack(parts).sum(0)
 
     def controller_through(

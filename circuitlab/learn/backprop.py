@@ -64,7 +64,6 @@ class AdjointEquations(Equations):
         self.dearer = preconditioned_sweep(system) if preconditioner is not None else 1.0
         self.time_constants = system.tau
         self.point: Point | None = None
-        self.passes: Sweep | None = None
 
     def start(self) -> Tensor:
         state = torch.zeros_like(self.phi)
@@ -79,6 +78,10 @@ class AdjointEquations(Equations):
         self.passes.outputs(state, image, self.moved)
         image[self.system.output] += self.error
         self.passes.backward(state, image, self.moved)
+
+    def release(self) -> None:
+        super().release()
+        self.moved = self.phi.new_empty(0)
 
     def _passes(self) -> Sweep:
         if self.preconditioner is None:

@@ -2,7 +2,8 @@
 
 A process on a circuit has three heights: building it, a training step on a minibatch, and an evaluation. None grows
 with the iterations that a solver takes, nor with the steps of a run. What recordings keep and the data set itself come
-on top.
+on top, and where the solver finds a preconditioner worth its build, that is up to four dense matrices of the recurrent
+group for a while.
 """
 
 from __future__ import annotations
@@ -13,29 +14,35 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from circuitlab import native
 from circuitlab.compile.kernels import Kernel
 from circuitlab.graph.circuit import Circuit, Projection
 from circuitlab.learn.evaluate import CONTROL_PORTION, PORTION
 from circuitlab.learn.rules import RULES
+from circuitlab.solve.base import COMPRESS_AT
 
 DEPTH = 5
 """Differences that an accelerated solver remembers, unless `solve.memory` says otherwise."""
 SOLVER_BUFFERS = (
-    ("start and result", 2.0),
-    ("present and best state", 2.0),
-    ("evaluation: state, image and residual", 3.0),
+    ("start", 1.0),
+    ("present and best state, image, and where the best image came from", 4.0),
     ("history: differences of states and residuals", 2.0 * DEPTH),
     ("last state and residual", 2.0),
-    ("mixing: residual, image and next state", 3.0),
-    ("intermediate products of the mixing", 2.0 + DEPTH / 2),
 )
-"""What a solver holds at its height, in states of the equations, [row, sample]."""
+"""What a solver holds, in states of the equations, [row, sample]."""
+RESIDUAL, PRODUCTS = 1.0, float(DEPTH)
+"""Without the compiled loops, for a while in every iteration: the residual in states of the equations, and its
+products with the history, one block after the other, in [unit, sample]."""
+SWEEP = 5.0
+"""What sweeps hold, in [unit, sample]: prediction, potential, rate, rate before and raw control."""
 HELD_FREE = 3.0
 """What lies beside the solver in every phase, in [unit, sample]: the drive, the free state and its (zero) control."""
-HELD_CONTROLLED = 1.5
-"""Further, for the controlled equations: drive and start of the samples still moving (see COMPRESS_AT)."""
-HELD_ADJOINT = 7.0
-"""Further, for a baseline's second phase: the linearised circuit, and once more of the samples still moving."""
+HELD_ADJOINT = 1.0
+"""Further, in a baseline's second phase: what its sweeps write beside the control."""
+BEST_GATHERED = COMPRESS_AT
+"""Once the samples still moving are gathered: their best states, in states of the equations,"""
+HELD_GATHERED = 2 * COMPRESS_AT - (1 - COMPRESS_AT) * SWEEP
+"""and in [unit, sample] their drive and potentials, less what their sweeps are smaller."""
 BUILDING_BYTES = 10
 """Per edge of the largest projection: what building holds for a while (an ordering, weights before conversion) and
 what the allocator keeps of it afterwards."""
@@ -99,10 +106,12 @@ def stored_bytes(kernel: Kernel) -> int:
 def solving(units: int, outputs: int, samples: int, rule: str, itemsize: int) -> float:
     """Bytes at the height of a rule's equilibria: its solver's buffers and what lies beside them."""
     per_state = sum(multiple for _, multiple in SOLVER_BUFFERS)
-    if RULES[rule].controls:
-        rows = per_state * (2 * units + outputs) + (HELD_FREE + HELD_CONTROLLED) * units
-    else:
-        rows = (per_state + HELD_FREE + HELD_ADJOINT) * units
+    controls = RULES[rule].controls
+    state = 2 * units + outputs if controls else units
+    gathered = BEST_GATHERED * state + HELD_GATHERED * units
+    slow = 0.0 if native.available() else RESIDUAL * state + PRODUCTS * units
+    beside = SWEEP + HELD_FREE + (0.0 if controls else HELD_ADJOINT)
+    rows = per_state * state + beside * units + max(gathered, slow)
     return rows * samples * itemsize
 
 

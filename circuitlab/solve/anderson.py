@@ -15,7 +15,7 @@ from torch import Tensor
 
 from circuitlab.compile import loops
 from circuitlab.dynamics.equations import Equations
-from circuitlab.solve.base import Iteration, Solver
+from circuitlab.solve.base import Iteration, Solver, gathered
 
 LEAP = 10.0
 """A residual this many times above the sample's best restarts the sample from there."""
@@ -95,11 +95,11 @@ class Mixing(Iteration):
 
     def select(self, keep: Tensor) -> None:
         super().select(keep)
-        self.image = torch.empty_like(self.state)
-        self.images, self.residuals = self.images[:, :, keep], self.residuals[:, :, keep]
-        self.last_image, self.last_residual = self.last_image[:, keep], self.last_residual[:, keep]
+        self.image, self.origin = gathered(self.image, keep), gathered(self.origin, keep)
+        self.images, self.residuals = gathered(self.images, keep), gathered(self.residuals, keep)
+        self.last_image = gathered(self.last_image, keep)
+        self.last_residual = gathered(self.last_residual, keep)
         self.gram, self.right = self.gram[..., keep], self.right[..., keep]
-        self.origin = self.origin[:, keep]
         self.fresh, self.damping = self.fresh[keep], self.damping[keep]
 
     def _observe_compiled(self) -> None:

@@ -19,6 +19,10 @@ from circuitlab.dynamics.equations import Equations, Fields
 NEVER = 2**62
 COMPRESS_AT = 0.75
 """The samples still moving are gathered when they are at most this share of those being carried along."""
+PARTS, PARTS_ELSEWHERE = 16, 2
+"""Parts in which they are gathered, one after the other, on the CPU and on a device where every call costs time."""
+SMALL = 2**20
+"""Bytes up to which they are gathered at once: many short copies take longer than one."""
 STRICTER = (1.0, 0.2, 0.02)
 """Shares of the tolerance that an iteration aims at in turn, should the recomputed residuals ask for more."""
 LOOKS, GPU_LOOKS = {"cpu": 1}, 4
@@ -88,9 +92,10 @@ class Iteration(ABC):
         """Take what is better into `best`, bool [sample]."""
 
     def select(self, keep: Tensor) -> None:
-        """Go on with some of the samples."""
+        """Go on with some of the samples. `best` as it was stays whole: it is what the samples left out have found."""
+        self.equations.release()
         self.equations = self.equations.select(keep)
-        self.state, self.best = self.state[:, keep], self.best[:, keep]
+        self.state, self.best = gathered(self.state, keep), self.best[:, keep]
         self.norms = self.norms[:, :, keep]
 
 
@@ -115,6 +120,21 @@ class Solver(ABC):
     @abstractmethod
     def begin(self, equations: Equations, state: Tensor) -> Iteration:
         """Start from a state, [row, sample], which becomes the iteration's own."""
+
+
+def gathered(tensor: Tensor, keep: Tensor) -> Tensor:
+    """Some of the last axis' samples, in ascending order, moved to the front of the tensor's own memory: the tensor
+    itself is not to be used any more, and only a small part of it is ever there twice."""
+    if not tensor.is_contiguous() or not tensor.numel():
+        return tensor[..., keep]
+    rows, left = tensor.view(-1, tensor.shape[-1]), len(keep)
+    out = tensor.view(-1)[: len(rows) * left].view(-1, left)
+    parts = PARTS if tensor.device.type == "cpu" else PARTS_ELSEWHERE
+    step = len(rows) if tensor.nbytes <= SMALL else -(-len(rows) // parts)
+    for first in range(0, len(rows), step):  # rows come to lie before all rows that are still to be read
+        part = slice(first, first + step)
+        out[part] = rows[part].index_select(1, keep)
+    return out.view(*tensor.shape[:-1], left)
 
 
 def default_tolerance(dtype: torch.dtype) -> float:
@@ -194,16 +214,18 @@ def _iterate(equations: Equations, solver: Solver, state: Tensor, strictness: fl
     iterations = torch.full((samples,), limit, dtype=torch.long, device=device)
     reached = torch.zeros(samples, dtype=torch.bool, device=device)
     least = torch.full((samples,), torch.inf, dtype=double, device=device)
-    result, rate = state.clone(), 1.0
     if equations.direct:
+        result, rate = torch.empty_like(state), 1.0
         equations.sweep(state, result)
         iterations.fill_(1)
         reached.fill_(True)
         least.zero_()
     else:
-        run = solver.begin(equations, equations.opened(state).clone())
-        rate = _run(run, solver, strictness, result, iterations, reached, least)
+        opened = equations.opened(state)
+        opened = opened.clone(memory_format=torch.contiguous_format) if opened is state else opened
+        result, rate = _run(solver.begin(equations, opened), solver, strictness, iterations, reached, least)
         result = equations.closed(result)
+    equations.release()
     settled = equations.settle(result)
     residual = least.to(state.dtype)
     products = iterations.to(double) * (equations.products * equations.dearer)
@@ -215,16 +237,10 @@ def _iterate(equations: Equations, solver: Solver, state: Tensor, strictness: fl
 
 
 def _run(
-    run: Iteration,
-    solver: Solver,
-    strictness: float,
-    result: Tensor,
-    iterations: Tensor,
-    reached: Tensor,
-    least: Tensor,
-) -> float:
-    """Iterate until every sample is done or the limit is reached; writes the last four, and returns the rate of the
-    first steps."""
+    run: Iteration, solver: Solver, strictness: float, iterations: Tensor, reached: Tensor, least: Tensor
+) -> tuple[Tensor, float]:
+    """Iterate until every sample is done or the limit is reached; writes the last three, and returns the best states,
+    [row, sample], and the rate of the first steps."""
     samples, device = len(reached), reached.device
     columns, target = torch.arange(samples, device=device), solver.tolerance * strictness
     counts, smallest, waited = iterations.clone(), least.clone(), torch.zeros_like(iterations)
@@ -233,6 +249,7 @@ def _run(
     pause = LOOKS.get(device.type, GPU_LOOKS)
     first: Tensor | None = None
     shrunk: Tensor | None = None
+    result: Tensor | None = None
     for count in range(1, solver.max_iterations + 1):
         run.judge()
         look = count % pause == 0
@@ -247,15 +264,19 @@ def _run(
             break
         run.advance(flags[1], flags[2])
         if left <= COMPRESS_AT * len(columns):
-            keep = torch.nonzero(flags[0]).squeeze(1)
-            gone = torch.nonzero(~flags[0]).squeeze(1)
-            _store(run.best, counts, smallest, ~flags[0], columns, gone, result, iterations, least, reached)
+            keep, gone = (torch.nonzero(which).squeeze(1) for which in (flags[0], ~flags[0]))
+            result = _store(
+                run.best, counts, smallest, ~flags[0], columns, gone, result, iterations, least, reached
+            )
             run.select(keep)
             columns, counts, smallest, flags = columns[keep], counts[keep], smallest[keep], flags[:, keep]
             waited, first = waited[keep], first[keep] if first is not None else None
+    run.equations.release()
     everything = torch.arange(len(columns), device=device)
-    _store(run.best, counts, smallest, ~flags[0], columns, everything, result, iterations, least, reached)
-    return 1.0 if shrunk is None else float(shrunk)
+    result = _store(
+        run.best, counts, smallest, ~flags[0], columns, everything, result, iterations, least, reached
+    )
+    return result, 1.0 if shrunk is None else float(shrunk)
 
 
 def _store(
@@ -265,14 +286,18 @@ def _store(
     done: Tensor,
     columns: Tensor,
     which: Tensor,
-    result: Tensor,
+    result: Tensor | None,
     iterations: Tensor,
     least: Tensor,
     reached: Tensor,
-) -> None:
+) -> Tensor:
+    """Write what was found for some of the samples; the first `best`, of all samples, becomes the result itself."""
     to = columns[which]
-    result[:, to], iterations[to] = best[:, which], counts[which]
-    least[to], reached[to] = smallest[which], done[which]
+    iterations[to], least[to], reached[to] = counts[which], smallest[which], done[which]
+    if result is None:
+        return best
+    result[:, to] = best if len(which) == best.shape[1] else best[:, which]
+    return result
 
 
 def judge(

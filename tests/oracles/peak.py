@@ -9,6 +9,7 @@ kernel's own high-water mark (VmHWM), set back before each part; Linux only.
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -28,8 +29,15 @@ projections:
 """
 
 
-def peaks(circuit: Path, rule: str, batch: int, *options: str, steps: int = 3) -> dict[str, float]:
-    """Bytes by part, `building` and `step`, measured in a process of its own with one thread."""
+def peaks(
+    circuit: Path, rule: str, batch: int, *options: str, steps: int = 3, compiled: bool = True
+) -> dict[str, float]:
+    """Bytes by part, `building` and `step`, measured in a process of its own with one thread.
+
+    Args:
+        options: changes of the experiment, as `solve.method=anderson`.
+        compiled: with the compiled loops where this machine has them, or without.
+    """
     command = [
         sys.executable,
         "-m",
@@ -43,7 +51,7 @@ def peaks(circuit: Path, rule: str, batch: int, *options: str, steps: int = 3) -
     done = subprocess.run(
         command,
         cwd=ROOT,
-        env={"OMP_NUM_THREADS": "1", "PATH": ""},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CIRCUITLAB_NATIVE": str(int(compiled))},
         capture_output=True,
         text=True,
         check=False,

@@ -17,11 +17,12 @@ from circuitlab.dynamics.equations import Equations, FreeEquations
 from circuitlab.graph.circuit import Circuit
 from circuitlab.learn.base import Batch, Task
 from circuitlab.solve.anderson import Anderson
-from circuitlab.solve.base import LOOKS, Solver, judge, solve
+from circuitlab.solve.base import LOOKS, PARTS, Solver, gathered, judge, solve
 from circuitlab.solve.choose import find
 from circuitlab.solve.euler import Euler
 from circuitlab.solve.fixed_point import FixedPoint
 from circuitlab.solve.levenberg import Levenberg
+from tests.oracles.allocations import allocations
 from tests.oracles.circuits import circuit, edges, population, projection, random_circuit
 from tests.oracles.dense_twin import Twin, cross_entropy
 from tests.oracles.numpy_check import KINKED
@@ -385,3 +386,21 @@ def test_kinked_circuits_satisfy_the_inclusion(activation: str) -> None:
             resting += int(on.sum())
     assert resting > 0, "control does put neurons on the kink"
     assert converged >= 0.9 * total, f"{converged} of {total}"
+
+
+@pytest.mark.parametrize("shape", [(5, 9), (1, 9), (3, 100, 9), (0, 9), (0, 4, 9)])
+@pytest.mark.parametrize("keep", [[0, 1, 2], [2, 5, 8], list(range(9)), [8]])
+def test_samples_are_gathered_in_place(shape: tuple[int, ...], keep: list[int]) -> None:
+    whole = torch.arange(float(np.prod(shape)) or 1.0)[: int(np.prod(shape))].view(shape)
+    wanted, index = whole[..., keep].clone(), torch.tensor(keep)
+    found = gathered(whole.clone()[..., :], index)
+    assert torch.equal(found, wanted)
+    assert torch.equal(gathered(whole.mT.contiguous().mT, index), wanted)
+
+
+def test_gathering_takes_little_memory() -> None:
+    whole, keep = torch.rand(10, 640, 50), torch.arange(0, 50, 2)
+    start = whole.data_ptr()
+    taken = allocations(lambda: gathered(whole, keep))
+    assert gathered(whole, torch.arange(50)).data_ptr() == start
+    assert max(taken) <= whole.nbytes // 2 // PARTS + whole.nbytes // whole.shape[0] // 8
