@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from circuitlab.dynamics.equations import Equations
+from circuitlab.dynamics.preconditioned import WHOLE, Minibatch
 from circuitlab.solve.anderson import Anderson
 from circuitlab.solve.base import Solution, Solver, default_tolerance, solve
 from circuitlab.solve.euler import Euler
@@ -44,6 +45,7 @@ class SolveSettings:
         preconditioner: `auto` (where it pays), `mean_response` (always) or `none`.
         thorough: whether `auto` spares no effort on samples that are hard to settle; training does not wait for
             more than a few of them in a batch.
+        minibatch: of which the batches are, where many processes share it.
     """
 
     method: str = "auto"
@@ -56,6 +58,7 @@ class SolveSettings:
     free_tolerance: float = 0.1
     preconditioner: str = "auto"
     thorough: bool = False
+    minibatch: Minibatch = WHOLE
 
     def at(self, dtype: torch.dtype) -> float:
         """The tolerance for a precision."""
@@ -77,7 +80,10 @@ def pays(equations: Equations, settings: SolveSettings, rate: float, dtype: torc
         return False
     if settings.preconditioner == "mean_response":
         return True
-    if settings.method != "auto" or not rate < CONTRACTING:
+    if settings.method != "auto":
+        return False
+    rate, build = settings.minibatch.agreed(rate, build * settings.minibatch.fraction)
+    if not rate < CONTRACTING:
         return False
     sweeps = math.log(settings.at(dtype)) / math.log(max(rate, 0.01))
     with_it = build + PRECONDITIONED * phases * equations.preconditioned_sweep()
@@ -142,7 +148,7 @@ def find(
     problem, method = equations, first.name
     if rate is not None and pays(equations, settings, rate, state.dtype, equations.products):
         problem, method = (
-            equations.preconditioned(equations.fields(state).phi),
+            equations.preconditioned(equations.fields(state).phi, settings.minibatch),
             f"preconditioned {first.name}",
         )
     solution = replace(solve(problem, first, state), method=method)
