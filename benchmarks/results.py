@@ -39,9 +39,13 @@ def spread(values: list[float], digits: int) -> str:
 
 def main() -> None:
     """Run everything and print a markdown table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--only", nargs="+", default=sorted(p.stem for p in (ROOT / "experiments").glob("*.yaml")))
+    parser.add_argument(
+        "--only", nargs="+", default=sorted(p.stem for p in (ROOT / "experiments").glob("*.yaml"))
+    )
     parser.add_argument("--mnist-epochs", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
@@ -55,7 +59,15 @@ def main() -> None:
             cost = spread([f["last"]["control_cost"] for f in found], 4)
             missing = 100 * sum(f["unconverged_samples"] for f in found) / sum(f["samples"] for f in found)
             seconds = spread([f["seconds"] for f in found], 0)
-            row = (name, rule.replace("_", " "), found[0]["epochs"], accuracy, cost, f"{missing:.4f}", seconds)
+            row = (
+                name,
+                rule.replace("_", " "),
+                found[0]["epochs"],
+                accuracy,
+                cost,
+                f"{missing:.4f}",
+                seconds,
+            )
             print("| " + " | ".join(str(cell) for cell in row) + " |", flush=True)
 
 

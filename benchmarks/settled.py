@@ -46,7 +46,11 @@ ROWS: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
     ("default, presynaptic free, weighting error, cosine", (COSINE,), ERROR),
     ("singular value 1, presynaptic free", (f"{BOUND}=1",), FREE),
     ("singular value 1, presynaptic free, weighting error, cosine", (f"{BOUND}=1", COSINE), ERROR),
-    ("symmetric eigenvalue 0.9, presynaptic free, weighting error, cosine", (f"{EIGENVALUE}=0.9", COSINE), ERROR),
+    (
+        "symmetric eigenvalue 0.9, presynaptic free, weighting error, cosine",
+        (f"{EIGENVALUE}=0.9", COSINE),
+        ERROR,
+    ),
     ("default, energy checked", (), ("solve.check_energy={every: 10 steps, samples: 4}",)),
     ("default, start from zero", (), ("solve.start=zero",)),
 ]
@@ -58,7 +62,14 @@ def run(short: bool, rule: str, seed: int, options: tuple[str, ...], threads: in
     """One training run's summary, as `circuitlab run --json` prints it."""
     experiment = "recurrent_digits" if short else "mnist_recurrent"
     length = ("learn.epochs=15",) if short else ("learn.epochs=1", f"data.limit={300 * 64}")
-    common = (f"seed={seed}", f"threads={threads}", f"learn.rule={rule}", "learn.clip=10", "record={}", *length)
+    common = (
+        f"seed={seed}",
+        f"threads={threads}",
+        f"learn.rule={rule}",
+        "learn.clip=10",
+        "record={}",
+        *length,
+    )
     fresh = ("learn.constrain={}", "learn.scheduler=constant", "learn.optimizer={name: adam, lr: 1e-3}")
     sets = [word for option in (*common, *fresh, *options) for word in ("--set", option)]
     out = ROOT / "runs" / "settled" / f"{experiment}-{rule}-{seed}.h5"
@@ -86,7 +97,9 @@ def cells(found: list[dict]) -> list[str]:
 
 def main() -> None:
     """Run everything and print a markdown table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--short", action="store_true", help="digits in place of MNIST")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", nargs="+", default=[""], help="rows whose name has one of these in it")

@@ -22,6 +22,8 @@ from circuitlab.control.base import Controlled, Pathway
 from circuitlab.dynamics.circuit import CircuitPoint, CircuitSystem
 from circuitlab.dynamics.equations import SMALLEST_SOMA, TINY, Discrepancy, Energy, Equations, Fields
 from circuitlab.dynamics.preconditioned import (
+    WHOLE,
+    Minibatch,
     PreconditionedSweep,
     Preconditioner,
     build,
@@ -221,10 +223,10 @@ class InversionEquations(Equations):
         tied = type(self.feedback) is Feedback
         return build_cost(self.batch.system, self.batch.drive.shape[1]) if tied else None
 
-    def preconditioned(self, phi: Tensor) -> Equations:
+    def preconditioned(self, phi: Tensor, minibatch: Minibatch = WHOLE) -> Equations:
         if self.build_cost() is None:
             return super().preconditioned(phi)
-        given = build(self.batch.system, phi)
+        given = build(self.batch.system, phi, minibatch)
         found = InversionEquations(self.feedback, self.batch, given)
         found.extra = given.extra
         return found

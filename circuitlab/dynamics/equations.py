@@ -15,6 +15,8 @@ from torch import Tensor
 
 from circuitlab.dynamics.circuit import CircuitSystem
 from circuitlab.dynamics.preconditioned import (
+    WHOLE,
+    Minibatch,
     PreconditionedSweep,
     Preconditioner,
     build,
@@ -109,8 +111,11 @@ class Equations(ABC):
         """How many times the products of a sweep a preconditioned one costs."""
         return 1.0
 
-    def preconditioned(self, phi: Tensor) -> Equations:
+    def preconditioned(self, phi: Tensor, minibatch: Minibatch = WHOLE) -> Equations:
         """The same equations, their sweeps preconditioned by the mean slopes at some potentials, [unit, sample].
+
+        Args:
+            minibatch: over which the mean is taken.
 
         Raises:
             CircuitError: they cannot be preconditioned.
@@ -212,10 +217,10 @@ class FreeEquations(Equations):
     def build_cost(self) -> float | None:
         return build_cost(self.system, self.drive.shape[1])
 
-    def preconditioned(self, phi: Tensor) -> Equations:
+    def preconditioned(self, phi: Tensor, minibatch: Minibatch = WHOLE) -> Equations:
         if self.build_cost() is None:
             return super().preconditioned(phi)
-        given = build(self.system, phi)
+        given = build(self.system, phi, minibatch)
         found = FreeEquations(self.system, self.drive, given)
         found.extra = given.extra
         return found

@@ -26,6 +26,27 @@ FLATTEST = 1e-3
 """Slope below which a control is not divided by it to guess lambda."""
 
 
+class Minibatch:
+    """A minibatch as a preconditioner sees it: all of it is here, and every method leaves what it is given as it is.
+
+    Attributes:
+        fraction: share of the minibatch's samples that is here.
+    """
+
+    fraction = 1.0
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Mean over the minibatch of [row, sample], [row, 1]."""
+        return values.mean(1, keepdim=True)
+
+    def agreed(self, *numbers: float) -> list[float]:
+        """Means of numbers over all who hold a share, the same to the bit for each."""
+        return list(numbers)
+
+
+WHOLE = Minibatch()
+
+
 @dataclass(frozen=True)
 class Preconditioner:
     """The inverse of a recurrent group's mean response.
@@ -43,8 +64,10 @@ class Preconditioner:
     extra: float
 
 
-def build(system: System, phi: Tensor) -> Preconditioner:
+def build(system: System, phi: Tensor, minibatch: Minibatch = WHOLE) -> Preconditioner:
     """The preconditioner of a circuit's recurrent group, from the slopes at the potentials of a batch, [unit, sample].
+
+    Where the batch is a share of a minibatch, all who hold one build the same preconditioner, from all slopes.
 
     The build takes 8/3 n^3 operations, a product with the recurrent weights 2 for each synapse.
     """
@@ -56,7 +79,7 @@ def build(system: System, phi: Tensor) -> Preconditioner:
         if _inside(link.source, rows) and _inside(link.target, rows):
             to, of = (slice(r.start - rows.start, r.stop - rows.start) for r in (link.target, link.source))
             weights[to, of] += link.kernel.matrix()
-    slopes = system.slopes(phi, system.rates(phi))[rows].mean(1, keepdim=True)
+    slopes = minibatch.mean(system.slopes(phi, system.rates(phi))[rows])
     response = (weights * slopes.t()).neg_()
     response.diagonal().add_(1)
     matrix = torch.linalg.solve_ex(response, weights)[0]

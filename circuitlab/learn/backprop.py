@@ -152,7 +152,7 @@ class RecurrentBackprop(LearningRule):
         near = approach(equations, settings)
         if not pays(equations, settings, near.rate, drive.dtype, phases=2):
             return resumed(near, find(equations, settings, near.state)), None
-        given = build(task.system, near.fields.phi)
+        given = build(task.system, near.fields.phi, settings.minibatch)
         found = find(FreeEquations(task.system, drive, given), settings, near.state)
         return resumed(near, replace(found, products=found.products + given.extra)), given
 

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from circuitlab.dynamics.equations import Fields
+from circuitlab.dynamics.preconditioned import Minibatch
 from circuitlab.errors import CircuitError, ProcessError
 from circuitlab.learn.base import Outcome
 from circuitlab.solve.base import Solution
@@ -266,6 +267,27 @@ def joined() -> Iterator[Group]:
         raise
     finally:
         group.close(failed)
+
+
+class SharedMinibatch(Minibatch):
+    """A minibatch of so many samples, shared by the processes of a group; all of them call each method in turn.
+
+    A process whose share is empty holds a sample that counts for nothing.
+    """
+
+    def __init__(self, group: Group, count: int) -> None:
+        share = group.share(count)
+        self.group, self.count, self.width = group, count, share.stop - share.start
+        self.fraction = max(self.width, 1) / count
+
+    def mean(self, values: Tensor) -> Tensor:
+        total = values[:, : self.width].sum(1, keepdim=True)
+        self.group.add([total])
+        return total / self.count
+
+    def agreed(self, *numbers: float) -> list[float]:
+        mine = np.array(numbers) * self.width if self.width else np.zeros(len(numbers))
+        return (self.group.sum(mine) / self.count).tolist()
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Warm starts in training: a sample's equilibria are looked for from its last ones, or from the mean of its class.
 
 What is remembered is how far an equilibrium lay from the equations' own start, per unit of the error that the free
-state makes: the circuit has moved since, and the free state that a controlled one starts from is new and exact. So
+state makes: the circuit has moved since, and the free state that a controlled one starts from is new. So
 
     start = own start + |dL/dy| d,   d = (equilibrium - own start) / |dL/dy| when it was last found
 

@@ -18,7 +18,7 @@ from circuitlab.compile.compiled import CompiledCircuit
 from circuitlab.learn.base import Batch, LearningRule, Outcome, Task
 from circuitlab.learn.constrain import Bounds, SpectralBound
 from circuitlab.learn.evaluate import Evaluation, Split, control_cost, count_right, evaluate
-from circuitlab.learn.parallel import ALONE, Group, whole
+from circuitlab.learn.parallel import ALONE, Group, SharedMinibatch, whole
 from circuitlab.learn.penalty import JacobianPenalty
 from circuitlab.learn.schedule import AlphaSchedule, EnergyCheck
 from circuitlab.learn.starts import Starts
@@ -282,6 +282,8 @@ class Trainer:
         task = self._aim()
         if self.starts:
             task = replace(task, starts=self.starts.of(own))
+        if group.size > 1:
+            task = replace(task, settings=replace(task.settings, minibatch=SharedMinibatch(group, count)))
         outcome = self.rule.outcome(task, batch)
         if self.penalty is not None:
             self.penalty.add(outcome)

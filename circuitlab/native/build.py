@@ -87,14 +87,16 @@ def build() -> Built:
 def loaded_openmp() -> str | None:
     """Path of the OpenMP library that the process has loaded already, None where there is none or none is known.
 
-    Linking against the same one keeps two sets of threads from spinning against each other.
+    Linking against the same one keeps two sets of threads from spinning against each other. Where packages have brought
+    several, it is torch's, whose threads are those that work between the compiled loops.
     """
     try:
         text = Path("/proc/self/maps").read_text()
     except OSError:
         return None
     found = re.findall(r"(/\S*/lib(?:gomp|iomp5|omp)[^/\s]*\.so[^/\s]*)$", text, re.MULTILINE)
-    return found[0] if found else None
+    torchs = [path for path in found if "torch" in Path(path).parts]
+    return (torchs or found or [None])[0]
 
 
 def _recipes(runtime: str | None) -> list[_Recipe]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from circuitlab.dynamics.equations import Equations
+from circuitlab.dynamics.preconditioned import WHOLE, Minibatch
 from circuitlab.solve.anderson import Anderson
 from circuitlab.solve.base import Solution, Solver, default_tolerance, solve
 from circuitlab.solve.euler import Euler
@@ -46,6 +47,7 @@ class SolveSettings:
         preconditioner: `auto` (where it pays), `mean_response` (always) or `none`.
         thorough: whether `auto` spares no effort on samples that are hard to settle; training does not wait for
             more than a few of them in a batch.
+        minibatch: of which the batches are, where many processes share it.
     """
 
     method: str = "auto"
@@ -58,6 +60,7 @@ class SolveSettings:
     free_tolerance: float = 0.1
     preconditioner: str = "auto"
     thorough: bool = False
+    minibatch: Minibatch = WHOLE
 
     def at(self, dtype: torch.dtype) -> float:
         """The tolerance for a precision."""
@@ -79,7 +82,10 @@ def pays(equations: Equations, settings: SolveSettings, rate: float, dtype: torc
         return False
     if settings.preconditioner == "mean_response":
         return True
-    if settings.method != "auto" or not rate < CONTRACTING:
+    if settings.method != "auto":
+        return False
+    rate, build = settings.minibatch.agreed(rate, build * settings.minibatch.fraction)
+    if not rate < CONTRACTING:
         return False
     sweeps = math.log(settings.at(dtype)) / math.log(max(rate, 0.01))
     with_it = build + PRECONDITIONED * phases * equations.preconditioned_sweep()
@@ -143,7 +149,7 @@ def find(
     state = first.start(equations) if start is None else start
     problem, method = equations, first.name
     if rate is not None and pays(equations, settings, rate, state.dtype, equations.products):
-        problem = equations.preconditioned(equations.fields(state).phi)
+        problem = equations.preconditioned(equations.fields(state).phi, settings.minibatch)
         method = f"preconditioned {first.name}"
     elif rate is not None and rate > SLOW and settings.method == "auto" and isinstance(first, Anderson):
         first = replace(first, depth=2 * first.depth)

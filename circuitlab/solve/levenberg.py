@@ -2,6 +2,9 @@
 
 Solves (Hessian + mu) step = -gradient per sample and takes the step only if the energy falls, so that it reaches the
 local minimum its start belongs to where accelerated iterations wander. One dense factorisation per sample and step.
+
+Rounding of phi - prediction moves 1/2 |psi|^2 by |psi| |phi| eps, which is more than eps of a small energy: differences
+below that decide nothing, else the last steps, which are exact Newton steps, would be refused.
 """
 
 from __future__ import annotations
@@ -71,7 +74,8 @@ def _descend(energy: Energy, phi: Tensor, mu: float) -> tuple[Tensor, float]:
     gradient, hessian = energy.derivatives(phi)
     now = energy.value(phi)[0]
     eye = torch.eye(len(phi), dtype=phi.dtype, device=phi.device)
-    slack = 4 * torch.finfo(phi.dtype).eps * abs(float(now))
+    size = abs(float(now)) + (2 * abs(float(now))) ** 0.5 * float(torch.linalg.vector_norm(phi))
+    slack = 4 * torch.finfo(phi.dtype).eps * size
     for _ in range(TRIES):
         factor, failed = torch.linalg.cholesky_ex(hessian + mu * eye)
         if not int(failed):

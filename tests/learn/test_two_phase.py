@@ -95,7 +95,7 @@ def test_samples_whose_free_state_did_not_converge_are_left_out() -> None:
     bad = torch.tensor([True, False, False, True])
 
     class Unsettled(type(t)):  # type: ignore[misc]
-        def free(self, drive: torch.Tensor, fallback: bool = True):
+        def free(self, drive: torch.Tensor, exact: bool = True):
             return replace(found, converged=~bad)
 
     t = Unsettled(**vars(t))

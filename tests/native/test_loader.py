@@ -13,7 +13,7 @@ import pytest
 
 from circuitlab import native
 from circuitlab.errors import CircuitlabError
-from circuitlab.native.build import DIGEST, LIBRARY
+from circuitlab.native.build import DIGEST, LIBRARY, loaded_openmp
 
 SAY = """
 import ctypes, pathlib, sys
@@ -156,6 +156,22 @@ def test_one_openmp_library_in_the_process(repository: Path, sources: str) -> No
         "assert len(set(re.findall(r'/\\S*/lib(?:gomp|iomp5|omp)[^/\\s]*', text))) <= 1, text\n"
     )
     assert say(repository, sources, count, before="import torch")[0]
+
+
+def test_of_several_openmp_libraries_torchs_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """scikit-learn's wheels bring one of their own; the kernel lists what is mapped by address, not by whose it is."""
+    line = "7f0000000000-7f0000001000 r-xp 00000000 08:01 42                         {}\n"
+    torchs = "/site-packages/torch/lib/libgomp.so.1"
+    other, unrelated = "/site-packages/scikit_learn.libs/libgomp-e985bcbb.so.1.0.0", "/lib/libm.so.6"
+    for mapped, taken in (
+        ([other, unrelated, torchs], torchs),
+        ([torchs, other], torchs),
+        ([unrelated, other], other),
+        ([unrelated], None),
+    ):
+        text = "".join(line.format(path) for path in mapped)
+        monkeypatch.setattr(Path, "read_text", lambda self, text=text: text)
+        assert loaded_openmp() == taken
 
 
 def test_a_wrong_switch_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
