@@ -30,6 +30,7 @@ from circuitlab.record.run_file import RunWriter
 from circuitlab.solve.choose import SolveSettings
 from circuitlab.spec.experiment import ExperimentSpec
 from circuitlab.spec.settings import ControllerSpec, LossSpec
+from circuitlab.spec.solve_checks import group_problem
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -68,6 +69,12 @@ def assemble(spec: ExperimentSpec, device_name: str | None = None) -> Assembled:
     system = CircuitSystem(compiled)
     losses = OutputLoss([(LOSSES[spec.losses[name].name], rows) for name, rows in compiled.outputs.items()])
     solve = spec.solve
+    if solve.preconditioner == "mean_response":
+        problem = group_problem(circuit.strongly_connected(), circuit.populations)
+        if problem is not None:
+            raise CircuitError(
+                f"solve.preconditioner: mean_response cannot be had: {problem[0]}; {problem[1]}"
+            )
     settings = SolveSettings(
         method=solve.method,
         tolerance=solve.tolerance,
@@ -76,6 +83,8 @@ def assemble(spec: ExperimentSpec, device_name: str | None = None) -> Assembled:
         damping=solve.damping,
         dt_ms=solve.dt_ms,
         max_time_ms=solve.max_time_ms,
+        free_tolerance=solve.free_tolerance,
+        preconditioner=solve.preconditioner,
     )
     task = Task(
         system,

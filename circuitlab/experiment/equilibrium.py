@@ -102,6 +102,11 @@ def find_equilibria(spec: ExperimentSpec, inputs: Path, targets: Path | None) ->
                 "(solve.method=levenberg descends the energy for every sample)"
             )
         )
+    if spec.solve.preconditioner == "mean_response" and targets is None:
+        raise CircuitError(
+            "solve.preconditioner: mean_response serves the controlled equilibrium, and without a target only the "
+            "free one is found; allowed here: auto, none"
+        )
     populations = spec.circuit.populations
     given = arrays_for(inputs, {name: populations[name].size for name in spec.circuit.inputs}, "input")
     for name, array in given.items():
