@@ -52,6 +52,7 @@ class Equations(ABC):
         extra: products per sample spent once, before the first sweep (a preconditioner's build).
         direct: whether one sweep from anywhere is exact.
         time_constants: of every row, in ms, [row, 1]; zero where a row is algebraic.
+        preconditioner: that the sweeps go by, or None.
     """
 
     blocks: dict[str, slice]
@@ -62,6 +63,7 @@ class Equations(ABC):
     extra: float = 0.0
     direct: bool = False
     time_constants: Tensor
+    preconditioner: Preconditioner | None = None
 
     @abstractmethod
     def start(self) -> Tensor:

@@ -26,8 +26,10 @@ from circuitlab.errors import CircuitError, DataError
 from circuitlab.graph.build import build
 from circuitlab.graph.circuit import Circuit
 from circuitlab.learn.base import Task
+from circuitlab.learn.rules import RULES
 from circuitlab.record.run_file import RunWriter
 from circuitlab.solve.choose import SolveSettings
+from circuitlab.solve.explain import Asked, explain
 from circuitlab.spec.experiment import ExperimentSpec
 from circuitlab.spec.settings import ControllerSpec, LossSpec
 from circuitlab.spec.solve_checks import group_problem
@@ -96,6 +98,25 @@ def assemble(spec: ExperimentSpec, device_name: str | None = None) -> Assembled:
         on_unconverged=solve.on_unconverged,
     )
     return Assembled(spec, circuit, compiled, system, task)
+
+
+def solver_reason(assembled: Assembled, samples: int) -> str:
+    """Which solver an experiment's circuit gets, and why, a sentence or two without a full stop.
+
+    Args:
+        samples: solved together.
+    """
+    spec, task = assembled.spec, assembled.task
+    asked = Asked(
+        samples,
+        assembled.compiled.dtype,
+        controls=RULES[spec.learn.rule].controls,
+        pathway=spec.control.pathway,
+        feedback=spec.control.feedback,
+        leak=task.controller.alpha,
+        warm=spec.solve.start in ("class_mean", "last"),
+    )
+    return explain(assembled.circuit, task.settings, asked)
 
 
 def torch_device(name: str, dtype: str) -> torch.device:

@@ -26,6 +26,8 @@ CONTRACTING = 0.9
 than one so near to Newton's, which does not mind a saddle."""
 MARGIN = 0.8
 """Share of the cost without preconditioning below which it is worth its build."""
+PRECONDITIONED_NAME = "preconditioned"
+"""How a solution's method begins where the first solver's sweeps were preconditioned."""
 METHODS = ("auto", "anderson", "fixed_point", "levenberg", "euler")
 
 
@@ -139,12 +141,10 @@ def find(
     """
     first, *others = attempts(equations, settings, equations.time_constants.dtype)
     state = first.start(equations) if start is None else start
-    problem, method = equations, first.name
+    problem = equations
     if rate is not None and pays(equations, settings, rate, state.dtype, equations.products):
-        problem, method = (
-            equations.preconditioned(equations.fields(state).phi),
-            f"preconditioned {first.name}",
-        )
+        problem = equations.preconditioned(equations.fields(state).phi)
+    method = first.name if problem.preconditioner is None else f"{PRECONDITIONED_NAME} {first.name}"
     solution = replace(solve(problem, first, state), method=method)
     for solver in others if fallback else ():
         left = torch.nonzero(~solution.converged).squeeze(1)
