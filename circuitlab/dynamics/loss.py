@@ -89,18 +89,18 @@ class CrossEntropy(Loss):
         """softmax(y) - target, written p (1 - target) - target (1 - p) with 1 - p summed from the other classes, so
         that it keeps its relative precision when p is near a one-hot target."""
         p = torch.softmax(y, 0)
-        others = torch.ones(len(p), len(p), dtype=p.dtype, device=p.device).fill_diagonal_(0) @ p
-        return p * (1 - target) - target * others
+        return p * (1 - target) - target * _others(p)
 
     def hessian(self, y: Tensor) -> Tensor:
         p = torch.softmax(y, 0).t()
         return torch.diag_embed(p) - p.unsqueeze(2) * p.unsqueeze(1)
 
     def rounding(self, y: Tensor, target: Tensor) -> Tensor:
-        """Each of the gradient's two parts is known to a few units of its last place times the size of y."""
+        """Each of the gradient's two parts is known to as many units of its last place as y is large, and to those
+        that sums over k classes lose, about sqrt(k)."""
         p = torch.softmax(y, 0)
-        parts = torch.linalg.vector_norm(p * (1 - target) + target * (1 - p), dim=0)
-        return torch.finfo(y.dtype).eps * (1 + y.abs().amax(0)) * parts
+        parts = torch.linalg.vector_norm(p * (1 - target) + target * _others(p), dim=0)
+        return torch.finfo(y.dtype).eps * (len(y) ** 0.5 + y.abs().amax(0)) * parts
 
     def hold(self, z: Tensor, target: Tensor, alpha: float, u: Tensor) -> None:
         """Newton's method with a bounded step, its linear system solved by Sherman and Morrison's formula. For
@@ -129,6 +129,11 @@ class CrossEntropy(Loss):
             u -= step * (2 / largest.clamp(min=2))
             if bool((largest <= enough * u.abs().amax(0) + enough**4).all()):
                 break
+
+
+def _others(p: Tensor) -> Tensor:
+    """1 - p of every class as the sum of the other classes' p, which keeps its relative precision, [class, sample]."""
+    return torch.ones(len(p), len(p), dtype=p.dtype, device=p.device).fill_diagonal_(0) @ p
 
 
 LOSSES: dict[str, Loss] = {loss.name: loss for loss in (SquaredError(), CrossEntropy())}
