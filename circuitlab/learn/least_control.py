@@ -45,7 +45,9 @@ class LeastControl(LearningRule):
         tried = lowered = 0
         if task.check:
             controlled, tried, lowered = checked(task, drive, batch, free, controlled)
-        used = usable(task, controlled.converged & free.converged if self.needs_free else controlled.converged)
+        used = usable(
+            task, controlled.converged & free.converged if self.needs_free else controlled.converged
+        )
         fields, y = controlled.fields, task.outputs(free.fields.phi)
         phi, psi, gated = fields.phi, fields.psi, self.gated
         if self.weighting == "error":

@@ -95,7 +95,9 @@ def _dearer(circuit: Circuit) -> float:
 
 def _named(settings: SolveSettings) -> str:
     if settings.method == "euler":
-        return f"the dynamics in real time, {settings.dt_ms:g} ms a step for {settings.max_time_ms:g} ms at most"
+        return (
+            f"the dynamics in real time, {settings.dt_ms:g} ms a step for {settings.max_time_ms:g} ms at most"
+        )
     if settings.method == "levenberg":
         return "Levenberg's descent of the energy"
     if settings.method == "fixed_point":

@@ -68,7 +68,8 @@ def test_the_proximal_step_of_the_cross_entropy_equals_scipys(
             with WAYS[way]():
                 CrossEntropy().hold(z, target, alpha, u)
             expected = np.stack(
-                [exact(z[:, i].double().numpy(), t, alpha) for i, t in enumerate(target.double().numpy().T)], axis=1
+                [exact(z[:, i].double().numpy(), t, alpha) for i, t in enumerate(target.double().numpy().T)],
+                axis=1,
             )
             wrong = np.linalg.norm(u.double().numpy() - expected, axis=0)
             y = z + u
@@ -129,7 +130,9 @@ def test_the_proximal_step_of_the_squared_error_is_a_division(way: str, k: int, 
     with WAYS[way]():
         SquaredError().hold(z, target, 0.25, u)
     expected = (target.double() - z.double()) / 1.25
-    assert torch.allclose(u.double(), expected, rtol=8 * torch.finfo(dtype).eps, atol=8 * torch.finfo(dtype).eps)
+    assert torch.allclose(
+        u.double(), expected, rtol=8 * torch.finfo(dtype).eps, atol=8 * torch.finfo(dtype).eps
+    )
 
 
 @classes

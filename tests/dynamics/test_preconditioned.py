@@ -1,4 +1,4 @@
-"""Preconditioned sweeps: other forms of the same equations, so scipy's equilibria must not move, and fewer are needed."""
+"""Preconditioned sweeps, another form of the same equations: equilibria found by scipy stay, and fewer are needed."""
 
 from __future__ import annotations
 

@@ -161,7 +161,9 @@ def test_the_compiled_gate_equals_torchs(name: str, dtype: torch.dtype) -> None:
     activation = ACTIVATIONS[name]
     phi, raw, prediction = gate_cases(dtype)
     rate = activation.rate(phi, torch.empty_like(phi))
-    close = 8 * torch.finfo(dtype).eps * (1 + raw.abs() + prediction.abs())  # 1 - rate^2 is known to a rounding of 1
+    close = (
+        8 * torch.finfo(dtype).eps * (1 + raw.abs() + prediction.abs())
+    )  # 1 - rate^2 is known to a rounding of 1
     for kinked in (False, True) if activation.kink else (False,):
         results = []
         for context in (native.disabled, None):

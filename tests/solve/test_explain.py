@@ -30,12 +30,14 @@ from tests.oracles.equations import (
 )
 from tests.oracles.tasks import batch, task
 
+ORDER = ["x", "e", "b", "i", "a", "y0", "y1"]
+"""Populations of a chain with b between the recurrent e and i."""
 CIRCUITS = {name: make() for name, make in MANY.items()} | {
     "large": dense(1100, 0.3),
     "dense": dense(64, 0.5),
     "gap": replace(
         chain(),
-        populations=dict(sorted(chain().populations.items(), key=lambda item: "x e b i a y0 y1".split().index(item[0]))),
+        populations=dict(sorted(chain().populations.items(), key=lambda item: ORDER.index(item[0]))),
     ),
 }
 PATHWAYS = {
@@ -66,9 +68,7 @@ def test_under_control_each_claim_is_what_the_equations_are(name: str, pathway: 
         chain_of = attempts(equations, SolveSettings(), torch.float64)
         assert ("then Levenberg's descent" in said) == any(isinstance(s, Levenberg) for s in chain_of)
         assert ("too large" in said) == (t.system.size > 1024 and pathway[1] == "tied" and leak > 0)
-        ever = any(
-            pays(equations, SolveSettings(), rate / 1000, torch.float64, 2) for rate in range(1, 1000)
-        )
+        ever = any(pays(equations, SolveSettings(), rate / 1000, torch.float64, 2) for rate in range(1, 1000))
         assert (re.search(r"; preconditioned by", said) is not None) == ever, said
 
 
@@ -138,11 +138,20 @@ def two_groups() -> Circuit:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        (SolveSettings(method="euler", dt_ms=0.5), "real time, 0.5 ms a step for 20000 ms at most, as solve.method"),
-        (SolveSettings(method="fixed_point", damping=0.3), "plain sweeps with steps of 0.3, as solve.method says"),
+        (
+            SolveSettings(method="euler", dt_ms=0.5),
+            "real time, 0.5 ms a step for 20000 ms at most, as solve.method",
+        ),
+        (
+            SolveSettings(method="fixed_point", damping=0.3),
+            "plain sweeps with steps of 0.3, as solve.method says",
+        ),
         (SolveSettings(method="levenberg"), "Levenberg's descent of the energy, as solve.method says"),
         (SolveSettings(method="anderson"), "(5 steps remembered), as solve.method says"),
-        (SolveSettings(method="anderson", preconditioner="mean_response"), "says; preconditioned by the group's mean"),
+        (
+            SolveSettings(method="anderson", preconditioner="mean_response"),
+            "says; preconditioned by the group's mean",
+        ),
         (SolveSettings(preconditioner="none"), "; not preconditioned, as solve.preconditioner says;"),
         (SolveSettings(preconditioner="mean_response"), "mean response, as solve.preconditioner says ("),
     ],
