@@ -85,6 +85,7 @@ def equilibrium(
     if as_json:
         print_json(summary)
         return
+    say(f"solver: {found.solver_reason}")
     table("Equilibria", list(summary["equilibria"][0]), [list(row.values()) for row in summary["equilibria"]])
     missing = sum(row["samples"] - row["converged"] for row in summary["equilibria"])
     if missing:
@@ -122,5 +123,6 @@ def _summary(found: Found, output: Path) -> dict[str, Any]:
     return {
         "file": str(output),
         "loss": {n: s.name for n, s in found.assembled.spec.losses.items()},
+        "solver_reason": found.solver_reason,
         "equilibria": rows,
     }

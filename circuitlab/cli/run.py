@@ -160,6 +160,7 @@ class Report:
                 f"{spec.experiment}: {spec.learn.rule.replace('_', ' ')} on {circuit.name} ({units:,} units, "
                 f"{circuit.synapses:,} synapses), {prepared.dataset.name} ({split} samples), seed {spec.seed}"
             )
+            say(f"solver: {prepared.solver_reason}")
             for note in prepared.notes:
                 say(f"note: {note}")
         return self
@@ -186,6 +187,7 @@ def _summary(path: Path, prepared: Prepared, seconds: float) -> dict[str, Any]:
         "updates": trainer.at.step,
         "seconds": seconds,
         "solver": spec.solve.method,
+        "solver_reason": prepared.solver_reason,
         "first": {name: float(values[0]) for name, values in curves.items()},
         "last": {name: float(values[-1]) for name, values in curves.items()},
         "unconverged_samples": int(unconverged.sum()),

@@ -31,7 +31,7 @@ def show(
     dtype: Annotated[str, typer.Option(help="Its precision, float32 or float64.")] = "float32",
     allow_outside: AllowOutside = False,
 ) -> None:
-    """Show a circuit: populations, projections, densities, memory, spectral radius, and its drawing."""
+    """Show a circuit: populations, projections, densities, memory, spectral radius, solver, and its drawing."""
     from circuitlab.experiment.assemble import DTYPES
     from circuitlab.graph.build import build
     from circuitlab.learn.rules import RULES
@@ -124,6 +124,7 @@ def _tables(summary: dict[str, Any]) -> None:
     )
     radius = summary["spectral_radius"]
     say("spectral radius of the rate-coded weights: " + ("not found" if radius is None else f"{radius:.4g}"))
+    say(f"solver: {summary['solver']}")
     need = summary["memory"]
     say(
         f"memory beyond Python, torch and the data: {memory(need['peak'])} to train by "

@@ -55,6 +55,7 @@ class Equations(ABC):
         direct: whether one sweep from anywhere is exact.
         passes: what a sweep goes by and its buffers, made by the first one.
         time_constants: of every row, in ms, [row, 1]; zero where a row is algebraic.
+        preconditioner: that the sweeps go by, or None.
     """
 
     blocks: dict[str, slice]
@@ -66,6 +67,7 @@ class Equations(ABC):
     direct: bool = False
     passes: Sweep | None = None
     time_constants: Tensor
+    preconditioner: Preconditioner | None = None
 
     @abstractmethod
     def start(self) -> Tensor:

@@ -99,21 +99,21 @@ class CrossEntropy(Loss):
         """softmax(y) - target, written p (1 - target) - target (1 - p) with 1 - p summed from the other classes, so
         that it keeps its relative precision when p is near a one-hot target."""
         p = torch.softmax(y, 0)
-        others = torch.ones(len(p), len(p), dtype=p.dtype, device=p.device).fill_diagonal_(0) @ p
-        return p * (1 - target) - target * others
+        return p * (1 - target) - target * _all_but_own(p) @ p
 
     def hessian(self, y: Tensor) -> Tensor:
         p = torch.softmax(y, 0).t()
         return torch.diag_embed(p) - p.unsqueeze(2) * p.unsqueeze(1)
 
     def rounding(self, y: Tensor, target: Tensor, work: Tensor | None = None) -> Tensor:
-        """Each of the gradient's two parts is known to a few units of its last place times the size of y."""
+        """Each of the gradient's two parts is known to as many units of its last place as y is large, and to those
+        that sums over k classes lose, about sqrt(k)."""
         p, part = _work(y, work)
         torch.softmax(y, 0, out=p)
-        torch.neg(target, out=part).add_(1).mul_(p)
-        p.neg_().add_(1).mul_(target).add_(part)  # target (1 - p) + p (1 - target)
-        parts = torch.linalg.vector_norm(p, dim=0)
-        return torch.finfo(y.dtype).eps * (1 + torch.abs(y, out=part).amax(0)) * parts
+        torch.mm(_all_but_own(p), p, out=part).mul_(target)
+        part.add_(p.addcmul_(p, target, value=-1))  # target (1 - p) + p (1 - target)
+        parts = torch.linalg.vector_norm(part, dim=0)
+        return torch.finfo(y.dtype).eps * (len(y) ** 0.5 + torch.abs(y, out=p).amax(0)) * parts
 
     def hold(self, z: Tensor, target: Tensor, alpha: float, u: Tensor) -> None:
         """Newton's method with a bounded step, its linear system solved by Sherman and Morrison's formula. For
@@ -148,6 +148,12 @@ class CrossEntropy(Loss):
 def _work(y: Tensor, work: Tensor | None) -> Tensor:
     """Memory to work in, [2, unit, sample]."""
     return y.new_empty((2, *y.shape)) if work is None else work
+
+
+def _all_but_own(p: Tensor) -> Tensor:
+    """[class, class] of ones with zeros where a class meets itself: times p, it is 1 - p as the sum of the other
+    classes' p, which keeps its relative precision."""
+    return torch.ones(len(p), len(p), dtype=p.dtype, device=p.device).fill_diagonal_(0)
 
 
 LOSSES: dict[str, Loss] = {loss.name: loss for loss in (SquaredError(), CrossEntropy())}

@@ -83,7 +83,7 @@ def build(system: System, phi: Tensor, minibatch: Minibatch = WHOLE) -> Precondi
     response = (weights * slopes.t()).neg_()
     response.diagonal().add_(1)
     matrix = torch.linalg.solve_ex(response, weights)[0]
-    return Preconditioner(rows, slopes, matrix, _cost(system, n, phi.shape[1]))
+    return Preconditioner(rows, slopes, matrix, build_operations(n, system.synapses, phi.shape[1]))
 
 
 def build_cost(system: System, samples: int) -> float | None:
@@ -91,7 +91,7 @@ def build_cost(system: System, samples: int) -> float | None:
     rows = recurrent_group(system)
     if rows is None or not isinstance(system, CircuitSystem):
         return None
-    return _cost(system, rows.stop - rows.start, samples)
+    return build_operations(rows.stop - rows.start, system.synapses, samples)
 
 
 def preconditioned_sweep(system: System) -> float:
@@ -103,8 +103,9 @@ def preconditioned_sweep(system: System) -> float:
     return (outside + (rows.stop - rows.start) ** 2) / system.synapses
 
 
-def _cost(system: CircuitSystem, n: int, samples: int) -> float:
-    return 4 * n**3 / (3 * system.synapses * samples)
+def build_operations(n: int, synapses: int, samples: int) -> float:
+    """What the build for n units takes, in products with all recurrent weights per sample."""
+    return 4 * n**3 / (3 * synapses * samples)
 
 
 def _inside(part: slice, whole: slice) -> bool:

@@ -26,10 +26,13 @@ from circuitlab.errors import CircuitError, DataError
 from circuitlab.graph.build import build
 from circuitlab.graph.circuit import Circuit
 from circuitlab.learn.base import Task
+from circuitlab.learn.rules import RULES
 from circuitlab.record.run_file import RunWriter
 from circuitlab.solve.choose import SolveSettings
+from circuitlab.solve.explain import Asked, explain
 from circuitlab.spec.experiment import ExperimentSpec
 from circuitlab.spec.settings import ControllerSpec, LossSpec
+from circuitlab.spec.solve_checks import group_problem
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -68,6 +71,12 @@ def assemble(spec: ExperimentSpec, device_name: str | None = None) -> Assembled:
     system = CircuitSystem(compiled)
     losses = OutputLoss([(LOSSES[spec.losses[name].name], rows) for name, rows in compiled.outputs.items()])
     solve = spec.solve
+    if solve.preconditioner == "mean_response":
+        problem = group_problem(circuit.strongly_connected(), circuit.populations)
+        if problem is not None:
+            raise CircuitError(
+                f"solve.preconditioner: mean_response cannot be had: {problem[0]}; {problem[1]}"
+            )
     settings = SolveSettings(
         method=solve.method,
         tolerance=solve.tolerance,
@@ -76,6 +85,8 @@ def assemble(spec: ExperimentSpec, device_name: str | None = None) -> Assembled:
         damping=solve.damping,
         dt_ms=solve.dt_ms,
         max_time_ms=solve.max_time_ms,
+        free_tolerance=solve.free_tolerance,
+        preconditioner=solve.preconditioner,
     )
     task = Task(
         system,
@@ -87,6 +98,25 @@ def assemble(spec: ExperimentSpec, device_name: str | None = None) -> Assembled:
         on_unconverged=solve.on_unconverged,
     )
     return Assembled(spec, circuit, compiled, system, task)
+
+
+def solver_reason(assembled: Assembled, samples: int) -> str:
+    """Which solver an experiment's circuit gets, and why, a sentence or two without a full stop.
+
+    Args:
+        samples: solved together.
+    """
+    spec, task = assembled.spec, assembled.task
+    asked = Asked(
+        samples,
+        assembled.compiled.dtype,
+        controls=RULES[spec.learn.rule].controls,
+        pathway=spec.control.pathway,
+        feedback=spec.control.feedback,
+        leak=task.controller.alpha,
+        warm=spec.solve.start in ("class_mean", "last"),
+    )
+    return explain(assembled.circuit, task.settings, asked)
 
 
 def torch_device(name: str, dtype: str) -> torch.device:

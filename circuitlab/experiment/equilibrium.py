@@ -12,7 +12,14 @@ from circuitlab.compile.kernels.low_rank import LowRank
 from circuitlab.data.arrays import read_arrays
 from circuitlab.errors import CircuitError, DataError
 from circuitlab.experiment.activity import VARIABLES, Activity
-from circuitlab.experiment.assemble import Assembled, assemble, begin_file, target_array, tensor
+from circuitlab.experiment.assemble import (
+    Assembled,
+    assemble,
+    begin_file,
+    solver_reason,
+    target_array,
+    tensor,
+)
 from circuitlab.learn.base import Batch
 from circuitlab.learn.rules import rule_of
 from circuitlab.record.run_file import RunWriter
@@ -44,6 +51,11 @@ class Found:
     free: Solution
     controlled: Solution | None
     updates: dict[str, torch.Tensor]
+
+    @property
+    def solver_reason(self) -> str:
+        """Which solver the circuit gets, and why."""
+        return solver_reason(self.assembled, self.batch.x.shape[1])
 
 
 def arrays_for(path: Path, sizes: dict[str, int], what: str) -> dict[str, np.ndarray]:
@@ -102,6 +114,11 @@ def find_equilibria(spec: ExperimentSpec, inputs: Path, targets: Path | None) ->
                 "(solve.method=levenberg descends the energy for every sample)"
             )
         )
+    if spec.solve.preconditioner == "mean_response" and targets is None:
+        raise CircuitError(
+            "solve.preconditioner: mean_response serves the controlled equilibrium, and without a target only the "
+            "free one is found; allowed here: auto, none"
+        )
     populations = spec.circuit.populations
     given = arrays_for(inputs, {name: populations[name].size for name in spec.circuit.inputs}, "input")
     for name, array in given.items():
@@ -142,6 +159,7 @@ def write(found: Found, path: Path, *, command: str, overwrite: bool) -> None:
     """Write the equilibria, the updates and everything they were computed from into a run file."""
     with begin_file(found.assembled, path, command=command, overwrite=overwrite) as writer:
         _samples(writer, found)
+        writer.attributes("equilibria", solver_reason=found.solver_reason)
         _equilibrium(writer, found, "free", found.free)
         if found.controlled is not None:
             _equilibrium(writer, found, "controlled", found.controlled)

@@ -16,11 +16,16 @@ from circuitlab.record.run_file import RunWriter
 from circuitlab.record.storage import link_name
 
 LOSS_UNITS = "nats (cross_entropy), squared units (squared_error)"
+NEARBY = "free state within solve.free_tolerance (the losses between epochs are at the free equilibrium)"
+"""Where a minibatch's loss is measured by rules for which the free state is only a start."""
 METRICS = {
     "loss": (LOSS_UNITS, "mean loss at the free equilibrium"),
     "accuracy": ("share", "share of right classes at the free equilibrium"),
     "unconverged": ("share", "share of samples whose equilibrium was not reached"),
-    "free_unconverged": ("share", "share of training samples whose free equilibrium was not reached"),
+    "free_unconverged": (
+        "share",
+        "share of training samples whose free state was not reached (to solve.free_tolerance where it is only a start)",
+    ),
     "control_cost": (
         "dimensionless",
         "mean over the first 250 training samples of 1/2 sum psi^2 at the controlled equilibrium",
@@ -32,6 +37,10 @@ METRICS = {
     "products": ("products", "mean over samples of products with W, free phase and verification included"),
     "kinks": ("neurons", "mean over samples of neurons resting on a kink of their activation function"),
     "residual": ("dimensionless", "largest relative residual among the samples learned from"),
+    "preconditioned": (
+        "share",
+        "share of minibatches whose equilibria were looked for with preconditioned sweeps (in process 0)",
+    ),
     "learning_rate": ("dimensionless", "learning rate during the epoch's last update"),
     "alpha": ("dimensionless", "leak of the output controller during the epoch's last update"),
     "energy_checked": ("samples", "samples solved again by descent of the energy from the free state"),
@@ -82,12 +91,13 @@ class Recording(Observer):
     def step(self, trainer: Trainer, sample_ids: np.ndarray, batch: Batch, outcome: Outcome) -> None:
         used, at = outcome.used, trainer.at.step
         self._metric("step", at, "updates", "[step] number of the update", None)
+        where = "free equilibrium" if trainer.rule.needs_free else NEARBY
         rows = [
             (
                 "step_loss",
                 float(outcome.loss.mean()),
                 LOSS_UNITS,
-                "mean loss of the minibatch, free equilibrium",
+                f"mean loss of the minibatch, {where}",
             ),
             ("step_unconverged", int((~used).sum()), "samples", "samples of the minibatch not learned from"),
         ]

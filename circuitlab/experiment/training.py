@@ -14,7 +14,15 @@ import torch
 
 from circuitlab.data.datasets import Assignment, DataSet, assign, batches, load
 from circuitlab.errors import CircuitError, DataError, RunFileError
-from circuitlab.experiment.assemble import Assembled, assemble, begin_file, target_array, tensor, yaml_text
+from circuitlab.experiment.assemble import (
+    Assembled,
+    assemble,
+    begin_file,
+    solver_reason,
+    target_array,
+    tensor,
+    yaml_text,
+)
 from circuitlab.experiment.recording import Recording
 from circuitlab.experiment.settled import bounds, schedules
 from circuitlab.graph.streams import stream
@@ -48,6 +56,7 @@ class Prepared:
         probes: what will be recorded.
         dataset: where the samples come from.
         notes: what the user should know before the run, a sentence each.
+        solver_reason: which solver the circuit gets, and why.
     """
 
     assembled: Assembled
@@ -57,6 +66,7 @@ class Prepared:
     probes: list[Probe]
     dataset: DataSet
     notes: tuple[str, ...] = ()
+    solver_reason: str = ""
 
 
 def prepare(spec: ExperimentSpec, group: Group = ALONE) -> Prepared:
@@ -144,7 +154,10 @@ def _prepare(spec: ExperimentSpec, group: Group) -> Prepared:
         steps=steps * learn.epochs,
         epochs=learn.epochs,
     )
-    return Prepared(assembled, trainer, splits, labels, probes, dataset, tuple(bound.left) if bound else ())
+    notes = tuple(bound.left) if bound else ()
+    each = -(-min(learn.batch_size, sizes["train"]) // group.size)
+    reason = solver_reason(assembled, each)
+    return Prepared(assembled, trainer, splits, labels, probes, dataset, notes, reason)
 
 
 def _split(assembled: Assembled, arrays: Any, assignment: Assignment) -> Split:
@@ -215,7 +228,11 @@ def train(
             trainer.restore(restored)
         if writer is not None:
             writer.attributes(
-                "training", solver=spec.solve.method, data=prepared.dataset.name, processes=group.size
+                "training",
+                solver=spec.solve.method,
+                solver_reason=prepared.solver_reason,
+                data=prepared.dataset.name,
+                processes=group.size,
             )
             recording = Recording(
                 writer,

@@ -147,10 +147,12 @@ class LearningRule(ABC):
     Attributes:
         name: in experiment files.
         controls: whether the credit signal is a control that acts on the circuit (else it is a second phase).
+        needs_free: whether the updates are made of the free state (else it is a start, and a near one will do).
     """
 
     name: str
     controls: bool
+    needs_free: bool = True
 
     @abstractmethod
     def outcome(self, task: Task, batch: Batch) -> Outcome:

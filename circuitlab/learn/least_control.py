@@ -35,17 +35,19 @@ class LeastControl(LearningRule):
         self, gated: bool = False, presynaptic: str = "controlled", weighting: str = "equal"
     ) -> None:
         self.gated, self.presynaptic, self.weighting = gated, presynaptic, weighting
+        self.needs_free = presynaptic == "free" or weighting == "error"
         self.name = "least_control_gated" if gated else "least_control"
 
     def outcome(self, task: Task, batch: Batch) -> Outcome:
         drive = task.system.drive(batch.x)
-        two_phase = self.presynaptic == "free" or self.weighting == "error"
-        free = task.free(drive, exact=two_phase or task.settings.thorough)
+        free = task.free(drive, exact=self.needs_free or task.settings.thorough)
         controlled = task.controlled(drive, batch.target, free)
         tried = lowered = 0
         if task.check:
             controlled, tried, lowered = checked(task, drive, batch, free, controlled)
-        used = usable(task, controlled.converged & free.converged if two_phase else controlled.converged)
+        used = usable(
+            task, controlled.converged & free.converged if self.needs_free else controlled.converged
+        )
         fields, y = controlled.fields, task.outputs(free.fields.phi)
         phi, psi, gated = fields.phi, fields.psi, self.gated
         if self.weighting == "error":

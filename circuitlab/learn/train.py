@@ -22,6 +22,7 @@ from circuitlab.learn.parallel import ALONE, Group, SharedMinibatch, whole
 from circuitlab.learn.penalty import JacobianPenalty
 from circuitlab.learn.schedule import AlphaSchedule, EnergyCheck
 from circuitlab.learn.starts import Starts
+from circuitlab.solve.choose import PRECONDITIONED_NAME
 
 Order = Callable[[int], list[np.ndarray]]
 VERIFY_EVERY = 100
@@ -101,6 +102,8 @@ class Sums:
     residual: float = 0.0
     energy_checked: int = 0
     energy_lowered: int = 0
+    batches: int = 0
+    preconditioned: int = 0
 
     def add(self, outcome: Outcome, answers: int, right: int) -> None:
         """Take in one step, with the number of classes asked for and told right at the free equilibrium."""
@@ -117,6 +120,8 @@ class Sums:
         self.kinks += int(outcome.credit.kinks.sum())
         self.energy_checked += outcome.energy_checked
         self.energy_lowered += outcome.energy_lowered
+        self.batches += 1
+        self.preconditioned += outcome.credit.method.startswith(PRECONDITIONED_NAME)
         if bool(used.any()):
             self.residual = max(self.residual, float(outcome.credit.residual[used].max()))
 
@@ -130,6 +135,7 @@ class Sums:
             "free_unconverged": self.free_unconverged / n,
             "kinks": self.kinks / n,
             "residual": self.residual,
+            "preconditioned": self.preconditioned / max(self.batches, 1),
         }
 
 

@@ -12,7 +12,10 @@ from scipy.sparse.linalg import ArpackNoConvergence, eigs
 
 from circuitlab.compile.kernels import compile_kernel
 from circuitlab.graph.circuit import Circuit, Population, Projection
+from circuitlab.learn.rules import RULES
 from circuitlab.report.memory import predict, stored_bytes
+from circuitlab.solve.choose import SolveSettings
+from circuitlab.solve.explain import Asked, explain
 
 DENSE_BELOW = 800
 """Neurons up to which all eigenvalues are computed; beyond, ARPACK looks for the largest."""
@@ -24,7 +27,8 @@ def summarize(
     """Everything `circuitlab show` tells, as plain data; `bytes` are of the compiled weights with their transposes.
 
     Args:
-        batch, rule, dtype: of the training whose memory is predicted.
+        batch, rule, dtype: of the training whose memory and solver are predicted, by dynamic inversion with tied
+            feedback where the rule controls the circuit.
     """
     projections = [_projection(circuit, p, dtype) for p in circuit.projections.values()]
     stored = sum(p["bytes"] for p in projections)
@@ -41,6 +45,7 @@ def summarize(
             "dtype": str(dtype).removeprefix("torch."),
             **predict(circuit, stored, batch=batch, rule=rule, dtype=dtype).as_dict(),
         },
+        "solver": explain(circuit, SolveSettings(), Asked(batch, dtype, RULES[rule].controls)),
         "recurrent_groups": [list(group) for group in circuit.strongly_connected()],
         "spectral_radius": spectral_radius(circuit),
         "populations": [_population(p) for p in circuit.populations.values()],

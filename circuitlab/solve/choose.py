@@ -29,6 +29,8 @@ SLOW = 0.5
 """Rate above which `auto` remembers twice as many steps: what is remembered longer pays where many are needed."""
 MARGIN = 0.8
 """Share of the cost without preconditioning below which it is worth its build."""
+PRECONDITIONED_NAME = "preconditioned"
+"""How a solution's method begins where the first solver's sweeps were preconditioned."""
 METHODS = ("auto", "anderson", "fixed_point", "levenberg", "euler")
 
 
@@ -147,12 +149,12 @@ def find(
     """
     first, *others = attempts(equations, settings, equations.time_constants.dtype)
     state = first.start(equations) if start is None else start
-    problem, method = equations, first.name
+    problem = equations
     if rate is not None and pays(equations, settings, rate, state.dtype, equations.products):
         problem = equations.preconditioned(equations.fields(state).phi, settings.minibatch)
-        method = f"preconditioned {first.name}"
     elif rate is not None and rate > SLOW and settings.method == "auto" and isinstance(first, Anderson):
         first = replace(first, depth=2 * first.depth)
+    method = first.name if problem.preconditioner is None else f"{PRECONDITIONED_NAME} {first.name}"
     solution = replace(solve(problem, first, state), method=method)
     for solver in others if fallback else ():
         left = torch.nonzero(~solution.converged).squeeze(1)

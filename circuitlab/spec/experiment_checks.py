@@ -12,6 +12,7 @@ from circuitlab.spec.entries import Entry, Finding, entry_of, publish
 from circuitlab.spec.files import file_problem
 from circuitlab.spec.learn_checks import check_settled, cycle
 from circuitlab.spec.probes import ProbeSpec
+from circuitlab.spec.solve_checks import check_preconditioner
 from circuitlab.spec.source import Source
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def check_experiment(
     rest = {key: value for key, value in source.data.items() if key != "record"}
     entry = entry_of(model, {"experiment": "unnamed", "circuit": "unnamed", **rest})
     if entry.spec is not None:
-        for check in (_data, _loss, _control, _solve, _learn, check_settled):
+        for check in (_data, _loss, _control, _solve, _learn, check_settled, check_preconditioner):
             publish(source, (), entry, check(entry.spec, circuit))
         for path, file in _files(rest):
             problem = file_problem(folder, file, allow_outside)

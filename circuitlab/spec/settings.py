@@ -171,6 +171,12 @@ class SolveSpec(Model):
     start_memory: MemoryBytes = 128_000_000
     """Memory for the states that `start: last` keeps, such as `128 MB`; samples that do not fit start from the mean of
     their class."""
+    free_tolerance: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """Largest relative residual, in training, of the free state that a controlled equilibrium starts from, and never
+    below `tolerance`. Where the rule needs the free state itself, and outside training, `tolerance` holds."""
+    preconditioner: Literal["auto", "mean_response", "none"] = "auto"
+    """Whether sweeps are preconditioned by the mean response of the circuit's recurrent group, which is inverted once
+    for every batch: where it pays (`auto`, of method `auto`), always (`mean_response`), or never (`none`)."""
     on_unconverged: Literal["skip", "keep", "raise"] = "skip"
     """What becomes of unconverged samples: left out of the update, kept, or an error."""
     check_energy: CheckEnergySpec | None = None

@@ -124,3 +124,28 @@ def test_files_outside_the_folder_need_leave(tmp_path: Path, capsys: pytest.Capt
     assert main(["show", str(path)]) == 1
     assert "--allow-outside" in capsys.readouterr().err
     assert main(["show", str(path), "--allow-outside"]) == 0
+
+
+def test_it_says_which_solver_the_circuit_gets_and_why(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "dense.yaml"
+    path.write_text(
+        "circuit: dense\n"
+        "populations: {x: {type: input, size: 3}, h: {type: unit, size: 40}, y: {type: output, size: 2}}\n"
+        "projections: {xh: {source: x, target: h}, hh: {source: h, target: h}, hy: {source: h, target: y}}\n",
+        encoding="utf-8",
+    )
+    said = _shown(path, capsys, "--batch", "100")["solver"]
+    build = 4 * 40**3 / (3 * (1600 + 80) * 100)
+    assert said.startswith(
+        "one recurrent group of 40 units: sweeps with Anderson acceleration (5 steps remembered)"
+    )
+    assert f"at batch 100 (a build costs {build:.3g} products a sample)" in said
+    assert "(42 <= 1024 units)" in said
+    assert main(["show", str(path)]) == 0
+    assert "\nsolver: one recurrent group of 40 units" in capsys.readouterr().out
+    path.write_text(path.read_text().replace("hh: {source: h, target: h}, ", ""), encoding="utf-8")
+    assert _shown(path, capsys, "--rule", "backprop")["solver"] == (
+        "acyclic: one sweep forward and one backward are exact"
+    )

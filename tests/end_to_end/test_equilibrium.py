@@ -153,3 +153,17 @@ def test_the_free_equilibrium_gets_every_fallback(tmp_path: Path) -> None:
     with h5py.File(path) as file:
         assert "levenberg" in file["equilibria/free"].attrs["solver"]
         assert file["equilibria/free/converged"][:].all()
+
+
+def test_the_file_and_the_command_say_which_solver_ran_and_why(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = solve(ROOT / "topologies" / "recurrent.yaml", tmp_path, "--overwrite")
+    said = capsys.readouterr().out
+    with h5py.File(path) as file:
+        reason = file["equilibria"].attrs["solver_reason"]
+    assert reason.startswith("one recurrent group of 256 units: sweeps with Anderson acceleration")
+    build = 4 * 256**3 / (3 * 256 * 266 * 6)  # r_r and r_y are dense, so a preconditioned sweep is no dearer
+    rate = 1e-11 ** (0.8 * 2 / (build + 2 * 8))
+    assert f"leave {rate:.2f} to 0.9" in reason and f"a build costs {build:.3g} products" in reason
+    assert f"solver: {reason}\n" in said

@@ -89,6 +89,46 @@ def test_factors_learn_and_the_file_holds_their_product(tmp_path: Path) -> None:
                 assert np.linalg.norm(weights[-1].reshape(shape), 2) <= 0.9 * 1.02
 
 
+@pytest.mark.parametrize("rule", ["least_control", "recurrent_backprop"])
+def test_the_file_says_which_solver_ran_and_why(
+    experiment: Path, rule: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By hand: 52 recurrent units, and what share of the minibatches was preconditioned is all or none when asked."""
+    (experiment.parent / "dale.yaml").write_text(DALE.replace("relu", "softplus"))
+    few = ("--set", "learn.epochs=1", "--set", f"learn.rule={rule}", "--overwrite")
+    for asked, share in (("mean_response", 1.0), ("none", 0.0)):
+        with h5py.File(run(experiment, "a.h5", "--set", f"solve.preconditioner={asked}", *few)) as file:
+            training = file["training"]
+            assert training["preconditioned"][:].tolist() == [share]
+            assert training["preconditioned"].attrs["index"] == "training/epoch"
+            assert float(training["unconverged"][0]) == 0
+            reason = training.attrs["solver_reason"]
+            assert training.attrs["solver"] == "auto"
+            assert reason.startswith("one recurrent group of 52 units: sweeps with Anderson acceleration")
+            word = "preconditioned by the group's mean response" if share else "not preconditioned"
+            assert f"{word}, as solve.preconditioner says" in reason
+            near = "within solve.free_tolerance" in training["step_loss"].attrs["description"]
+            assert near == (rule == "least_control")
+        assert f"\nsolver: {reason}\n" in capsys.readouterr().out
+
+
+def test_a_nearer_free_state_takes_more_products_and_learns_the_same(experiment: Path) -> None:
+    """Where the controlled equilibrium is looked for from does not move it by more than the tolerance."""
+    found = []
+    for free_tolerance in ("1", "1e-5"):
+        options = (
+            "--set",
+            f"solve.free_tolerance={free_tolerance}",
+            "--set",
+            "learn.epochs=1",
+            "--overwrite",
+        )
+        with h5py.File(run(experiment, "a.h5", *options, "--set", "solve.preconditioner=none")) as file:
+            found.append((file["training/products"][0], file["training/test_loss"][:]))
+    assert found[0][0] < found[1][0]
+    assert found[0][1] == pytest.approx(found[1][1], rel=1e-3)
+
+
 def test_learns_and_keeps_dale_and_sparsity(experiment: Path) -> None:
     with h5py.File(run(experiment, "a.h5")) as file:
         assert file.attrs["status"] == "complete"

@@ -54,6 +54,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("large.yaml").write_text(
         CIRCUIT.replace("kernel: KERNEL", "connect: one_to_one").replace("size: 3}", "size: 1200}")
     )
+    Path("empty.yaml").write_text(
+        CIRCUIT.replace("kernel: KERNEL", "connect: {rule: pairwise_bernoulli, p: 1e-12}")
+    )
     Path("experiment.yaml").write_text(EXPERIMENT)
     np.savez("good.npz", image=image, label=label)
     np.savez("nan.npz", image=holed, label=label)
@@ -144,6 +147,13 @@ CASES = {
     ),
     "run experiment.yaml --set solve.start=last --set 'solve.start_memory=40 B'": (
         "--set solve.start_memory: 40 bytes hold no sample: one takes 50 bytes"
+    ),
+    "run experiment.yaml --set circuit=empty.yaml --set solve.preconditioner=mean_response": (
+        "--set solve.preconditioner: mean_response cannot be had: the circuit has no recurrent group; leave it out"
+    ),
+    EQ.replace(" --target y.npy", "") + " --set solve.preconditioner=mean_response": (
+        "--set solve.preconditioner: mean_response serves the controlled equilibrium, and without a target only the "
+        "free one is found; allowed here: auto, none"
     ),
     f"{EQ} --set solve.start=last": (
         "--set solve.start: last comes from earlier updates, and here is none; allowed: free, zero"

@@ -41,7 +41,7 @@ data: {name: file, train: train.npz, test: test.npz, validation: 0.2, limit: 100
 loss: {y: {name: cross_entropy, soft_targets: 0.1}, z: squared_error}
 control: {feedback: random, scale: 0.5, controller: {type: proportional, beta: 3}}
 solve: {method: euler, tolerance: 1e-4, max_iterations: 80, memory: 3, damping: 0.5, dt: 500 us,
-          max_time: 2 s, start: zero,
+          max_time: 2 s, start: zero, free_tolerance: 0.02, preconditioner: none,
         on_unconverged: keep}
 learn: {rule: recurrent_backprop, optimizer: {name: sgd, lr: 0.1, momentum: 0.9},
           scheduler: {name: cosine, per: epoch, minimum: 0.1},
@@ -116,6 +116,7 @@ def test_defaults(folder: Path) -> None:
     assert learn.constrain.largest_singular_value == "none", "the circuit is feedforward"
     assert learn.constrain.bounds == {}
     assert solve.check_energy is None
+    assert (solve.free_tolerance, solve.preconditioner) == (0.1, "auto")
     assert (spec.seed, spec.dtype, spec.device, spec.threads, spec.record) == (0, "float32", "cpu", None, {})
     assert spec.circuit.circuit == "small"
 
@@ -132,6 +133,7 @@ def test_every_key_reaches_its_attribute(folder: Path) -> None:
     )
     assert spec.control.controller.tau_ms == 0.0
     assert (spec.solve.dt_ms, spec.solve.max_time_ms) == (0.5, 2000.0)
+    assert (spec.solve.free_tolerance, spec.solve.preconditioner) == (0.02, "none")
     assert (spec.learn.optimizer.name, spec.learn.optimizer.options) == ("sgd", {"momentum": 0.9})
     assert (spec.learn.scheduler.per, spec.learn.scheduler.options) == ("epoch", {"minimum": 0.1})
     assert spec.learn.snapshots_every == 2
