@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -99,7 +100,7 @@ class CrossEntropy(Loss):
         """softmax(y) - target, written p (1 - target) - target (1 - p) with 1 - p summed from the other classes, so
         that it keeps its relative precision when p is near a one-hot target."""
         p = torch.softmax(y, 0)
-        return p * (1 - target) - target * _all_but_own(p) @ p
+        return p * (1 - target) - target * (_all_but_own(p) @ p)
 
     def hessian(self, y: Tensor) -> Tensor:
         p = torch.softmax(y, 0).t()
@@ -153,7 +154,12 @@ def _work(y: Tensor, work: Tensor | None) -> Tensor:
 def _all_but_own(p: Tensor) -> Tensor:
     """[class, class] of ones with zeros where a class meets itself: times p, it is 1 - p as the sum of the other
     classes' p, which keeps its relative precision."""
-    return torch.ones(len(p), len(p), dtype=p.dtype, device=p.device).fill_diagonal_(0)
+    return _off_diagonal(len(p), p.dtype, p.device)
+
+
+@lru_cache(maxsize=16)
+def _off_diagonal(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.ones(size, size, dtype=dtype, device=device).fill_diagonal_(0)
 
 
 LOSSES: dict[str, Loss] = {loss.name: loss for loss in (SquaredError(), CrossEntropy())}

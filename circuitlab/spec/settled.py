@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, WithJsonSchema
 from circuitlab.spec.base import MAX_INT, Model, described
 from circuitlab.spec.quantities import count_of, count_text
 
-DEFAULT_BOUND = 0.7
+DEFAULT_BOUND = 0.5
 """Bound on the largest singular value of recurrent weights, unless another bound, or none, is asked for."""
 
 
@@ -34,7 +34,7 @@ class ConstrainSpec(Model):
     """Bounds on the weights, kept by every update."""
 
     largest_singular_value: Bound = "auto"
-    """Bound on the recurrent weights' largest singular value, or `none`; `auto` is 0.7 in recurrent circuits unless
+    """Bound on the recurrent weights' largest singular value, or `none`; `auto` is 0.5 in recurrent circuits unless
     another bound is given."""
     largest_symmetric_eigenvalue: Annotated[float, Field(gt=0)] | None = None
     """Bound m on the largest eigenvalue of (W + W^T)/2 of the recurrent weights; below 1 there is exactly one free
