@@ -55,7 +55,7 @@ void gate(int kind, int kinked, int64_t count, const T* phi, const T* rate, cons
           T* next, double low, double high, int threads) {
     const int64_t part = 4096, parts = (count + part - 1) / part;
     (void)threads;
-#pragma omp parallel for num_threads(threads) if (threads > 1 && parts > 3) schedule(static)
+#pragma omp parallel for num_threads(threads) if (threads > 1 && count > WIDE) schedule(static)
     for (int64_t p = 0; p < parts; ++p) {
         const int64_t a = p * part, b = std::min(count, a + part);
 #define CASE(K) case K: gate_rows<T, K>(a, b, phi, rate, raw, prediction, psi, next, T(low), T(high)); break;
@@ -221,7 +221,7 @@ template <typename T> void observe_part(const Observation<T>& o, int64_t c0, int
 template <typename T> void observe(const Observation<T>& o, int threads) {
     const int64_t chunks = (o.samples + CHUNK - 1) / CHUNK;
     (void)threads;
-#pragma omp parallel for num_threads(threads) if (threads > 1 && chunks > 1) schedule(static)
+#pragma omp parallel for num_threads(threads) if (threads > 1 && o.edges[o.blocks] * o.samples > WIDE) schedule(static)
     for (int64_t k = 0; k < chunks; ++k) observe_part<T>(o, k * CHUNK, std::min(CHUNK, o.samples - k * CHUNK));
 }
 
@@ -362,7 +362,7 @@ template <typename T> void mix_chunk(const Step<T>& o, int64_t c0, int64_t width
 template <typename T> void mix(const Step<T>& o, int threads) {
     const int64_t chunks = (o.samples + CHUNK - 1) / CHUNK;
     (void)threads;
-#pragma omp parallel for num_threads(threads) if (threads > 1 && chunks > 1) schedule(static)
+#pragma omp parallel for num_threads(threads) if (threads > 1 && o.rows * o.samples > WIDE) schedule(static)
     for (int64_t k = 0; k < chunks; ++k) mix_chunk<T>(o, k * CHUNK, std::min(CHUNK, o.samples - k * CHUNK));
 }
 
@@ -374,7 +374,7 @@ void cross_entropy(int64_t k, int64_t B, const T* z, const T* target, double alp
     const double enough = std::sqrt(double(eps));
     const double least = enough * enough * enough * enough;
     (void)threads;
-#pragma omp parallel for num_threads(threads) if (threads > 1 && B * k > 256) schedule(static)
+#pragma omp parallel for num_threads(threads) if (threads > 1 && B * k > WIDE / 32) schedule(static)
     for (int64_t s = 0; s < B; ++s) {
         constexpr int64_t SMALL = 64;
         T store[4 * SMALL];

@@ -42,7 +42,7 @@ inline float tanh_one(float x) {
 CIRCUITLAB_API void circuitlab_tanh_f32(int64_t count, const float* x, float* out, int threads) {
     const int64_t part = 4096, parts = (count + part - 1) / part;
     (void)threads;
-#pragma omp parallel for num_threads(threads) if (threads > 1 && parts > 3) schedule(static)
+#pragma omp parallel for num_threads(threads) if (threads > 1 && count > WIDE) schedule(static)
     for (int64_t p = 0; p < parts; ++p) {
         const int64_t last = std::min(count, (p + 1) * part);
         for (int64_t i = p * part; i < last; ++i) out[i] = tanh_one(x[i]);
