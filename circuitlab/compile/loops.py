@@ -28,7 +28,7 @@ _TYPES = {
     "cross_entropy": (_N, _N, _P, _P, _D, _P, _N, _I),
 }
 _RUN: dict[tuple[str, torch.dtype], Callable[..., None]] = {}
-_JUDGE = (_N, _N, _P, _P, _D, _D, _N, _N, _P, _P, _P, _P, _P, _P)
+_JUDGE = (_N, _N, _P, _P, _D, _D, _N, _D, _N, _P, _P, _P, _P, _P, _P)
 
 
 def usable(tensor: Tensor) -> bool:
@@ -50,6 +50,7 @@ def judge(
     target: float,
     leap: float,
     patience: int,
+    ahead: float,
     count: int,
     least: Tensor,
     waited: Tensor,
@@ -77,6 +78,7 @@ def judge(
         target,
         leap,
         patience,
+        ahead,
         count,
         least.data_ptr(),
         waited.data_ptr(),

@@ -21,6 +21,7 @@ from circuitlab.compile.kernels import Kernel, compile_kernel
 from circuitlab.control.base import Controlled, Pathway
 from circuitlab.dynamics.circuit import CircuitPoint, CircuitSystem
 from circuitlab.dynamics.equations import SMALLEST_SOMA, TINY, Discrepancy, Energy, Equations, Fields
+from circuitlab.dynamics.foresight import DEAREST, price, respond, steps
 from circuitlab.dynamics.preconditioned import (
     WHOLE,
     Minibatch,
@@ -233,6 +234,29 @@ class InversionEquations(Equations):
 
     def preconditioned_sweep(self) -> float:
         return preconditioned_sweep(self.batch.system)
+
+    def foreseen(
+        self, state: Tensor, rate: float, minibatch: Minibatch = WHOLE
+    ) -> tuple[Tensor, float] | None:
+        system, batch = self.batch.system, self.batch
+        if type(self.feedback) is not Feedback or not isinstance(system, CircuitSystem):
+            return None
+        (rate,) = minibatch.agreed(rate)
+        count = steps(rate)
+        if price(system, count, batch.drive.shape[1]) * minibatch.fraction > DEAREST:
+            return None
+        phi, psi, u = self._parts(state.clone())
+        response = respond(system, phi, count, minibatch)
+        gain = float(response.phi[system.output].diagonal().mean())
+        if not gain > 0:
+            return None
+        batch.loss.hold(phi[system.output].contiguous(), batch.target, batch.controller.alpha / gain, u)
+        u /= gain
+        psi = system.slopes(phi, system.rates(phi)) * (response.raw @ u)
+        if system.controlled is not None:
+            psi *= system.controlled
+        psi[system.output] += u
+        return torch.cat([phi + response.phi @ u, psi, u]), response.extra
 
     def opened(self, state: Tensor) -> Tensor:
         if self.preconditioner is None:

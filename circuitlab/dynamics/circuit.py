@@ -42,6 +42,8 @@ class CircuitSystem(System):
         self.synapses = max(1, sum(len(k.projection.edges) for k in compiled.recurrent))
         self.groups = [[compiled.units[n] for n in names] for names in compiled.circuit.strongly_connected()]
         self.order = _order(compiled)
+        last = [rows for rows in self.order if rows.start >= self.output.start]
+        self.backward_order = last[::-1] + [rows for rows in self.order[::-1] if rows not in last]
         self.group_of = {rows.start: rows.start for rows in self.order}
         self.group_of |= {rows.start: group[0].start for group in self.groups for rows in group}
         self.plans = _plans(self)
@@ -79,9 +81,7 @@ class CircuitSystem(System):
 
     def plan_back(self, routes: Sequence[Route]) -> dict[int, list[Back]]:
         """How control travels in a sweep: the outputs' first, then against the order of the forward pass."""
-        hidden = [rows for rows in self.order[::-1] if rows.start < self.output.start]
-        order = [rows for rows in self.order[::-1] if rows not in hidden] + hidden
-        return plan_back(order, self.group_of, routes)
+        return plan_back(self.backward_order, self.group_of, routes)
 
     def sweep(self, drive: Tensor) -> CircuitSweep:
         return CircuitSweep(self, drive)

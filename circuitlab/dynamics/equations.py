@@ -127,6 +127,17 @@ class Equations(ABC):
             "stand side by side in the file, tied feedback, and no output among them; allowed here: none, auto"
         )
 
+    def foreseen(
+        self, state: Tensor, rate: float, minibatch: Minibatch = WHOLE
+    ) -> tuple[Tensor, float] | None:
+        """A better start than a state without control, [row, sample], and what it costs in products per sample; None
+        where there is none, or not at a fair price.
+
+        Args:
+            rate: of the free state's first steps, in (0, 1).
+        """
+        return None
+
     def opened(self, state: Tensor) -> Tensor:
         """A state in the variables that sweeps iterate, [row, sample]."""
         return state

@@ -14,6 +14,7 @@ namespace {
 constexpr int64_t VECTOR = 32;   // bytes that one vector holds
 constexpr int64_t CHUNK = 16;    // samples side by side in one pass over the rows
 constexpr int64_t FLUSH = 256;   // rows summed in the working precision before they go into a double
+constexpr double REACH = 5;      // times the target within which an iteration may stop one sweep early
 constexpr int DEEPEST = 64;      // history that the fixed arrays on the stack can hold
 
 // Activation kinds; the order is that of circuitlab/dynamics/activations.py.
@@ -424,7 +425,7 @@ void cross_entropy(int64_t k, int64_t B, const T* z, const T* target, double alp
 
 // Which samples are done, better than before, or in trouble; returns how many are still open.
 int64_t judge(int64_t B, int64_t blocks, const double* norms, const double* floors, double target, double leap,
-              int64_t patience,
+              int64_t patience, double ahead,
               int64_t count, double* least, int64_t* waited, uint8_t* open, uint8_t* better, uint8_t* trouble,
               int64_t* iterations) {
     int64_t left = 0;
@@ -437,12 +438,14 @@ int64_t judge(int64_t B, int64_t blocks, const double* norms, const double* floo
             if (!std::isfinite(worst)) break;
         }
         if (!std::isfinite(worst)) worst = std::numeric_limits<double>::infinity();
-        better[s] = open[s] && worst < least[s];
+        const double before = least[s];
+        better[s] = open[s] && worst < before;
         if (better[s]) least[s] = worst;
+        const bool soon = better[s] && worst <= REACH * target && worst * (worst / before) <= ahead * target;
         waited[s] = better[s] ? 0 : waited[s] + 1;
         trouble[s] = open[s] && (std::isinf(worst) || worst > leap * least[s] || waited[s] >= patience);
         if (trouble[s]) waited[s] = 0;
-        if (open[s] && worst <= target) { open[s] = 0; iterations[s] = count; }
+        if (open[s] && (worst <= target || soon)) { open[s] = 0; iterations[s] = count; }
         left += open[s];
     }
     return left;
@@ -480,7 +483,7 @@ FOR_BOTH(float, 32)
 FOR_BOTH(double, 64)
 
 CIRCUITLAB_API int64_t circuitlab_judge(int64_t samples, int64_t blocks, const double* norms, const double* floors,
-    double target, double leap, int64_t patience, int64_t count, double* least, int64_t* waited, uint8_t* open,
+    double target, double leap, int64_t patience, double ahead, int64_t count, double* least, int64_t* waited, uint8_t* open,
     uint8_t* better, uint8_t* trouble, int64_t* iterations) {
-    return judge(samples, blocks, norms, floors, target, leap, patience, count, least, waited, open, better, trouble, iterations);
+    return judge(samples, blocks, norms, floors, target, leap, patience, ahead, count, least, waited, open, better, trouble, iterations);
 }

@@ -21,6 +21,9 @@ LEAP = 10.0
 """A residual this many times above the sample's best restarts the sample from there."""
 STALLED = 8
 """Iterations without a smaller residual, beyond those that the memory spans, after which it restarts as well."""
+EXPECTED = 0.5
+"""A sample is done when its last image, one sweep on, is expected within this share of the target: by how much its
+residual shrank last. Plain steps, the published baseline, wait for the residual itself."""
 RETREAT, SHORTEST = 0.5, 0.05
 """A sample that restarts (with a memory) goes on with shorter steps: this share of those before, down to the second."""
 
@@ -68,7 +71,7 @@ class Mixing(Iteration):
         self.fresh = torch.zeros(samples, dtype=torch.bool, device=state.device)
         self.ridge = torch.finfo(state.dtype).eps * 10
         if depth:
-            self.trouble = (LEAP, STALLED + depth)
+            self.limits = (LEAP, STALLED + depth, EXPECTED)
         self.tiny = torch.finfo(state.dtype).tiny ** 0.5
 
     def judge(self) -> None:

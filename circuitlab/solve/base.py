@@ -23,6 +23,8 @@ PARTS, PARTS_ELSEWHERE = 16, 2
 """Parts in which they are gathered, one after the other, on the CPU and on a device where every call costs time."""
 SMALL = 2**20
 """Bytes up to which they are gathered at once: many short copies take longer than one."""
+REACH = 5.0
+"""Times the target within which an iteration may stop one sweep early; the residuals recomputed then decide."""
 STRICTER = (1.0, 0.2, 0.02)
 """Shares of the tolerance that an iteration aims at in turn, should the recomputed residuals ask for more."""
 LOOKS, GPU_LOOKS = {"cpu": 1}, 4
@@ -63,11 +65,12 @@ class Iteration(ABC):
         state: where it is, [row, sample].
         best: what it would give for each sample if it had to stop, [row, sample].
         norms: squared norms of each judged block's residual and variable, [block, 2, sample], float64.
-        trouble: a residual so many times above the sample's best restarts it from there, and so do so many iterations
-            without a smaller one. Whatever is not finite restarts anyway.
+        limits: a residual so many times above the sample's best restarts it from there, and so do so many iterations
+            without a smaller one (whatever is not finite restarts anyway); and the share of the target within which
+            the residual of the last image, one sweep on, must be expected for a sample to stop there already.
     """
 
-    trouble: tuple[float, int] = (math.inf, NEVER)
+    limits: tuple[float, int, float] = (math.inf, NEVER, 0.0)
 
     def __init__(self, equations: Equations, state: Tensor, blocks: int) -> None:
         self.equations, self.state = equations, state
@@ -223,7 +226,12 @@ def _iterate(equations: Equations, solver: Solver, state: Tensor, strictness: fl
     else:
         opened = equations.opened(state)
         opened = opened.clone(memory_format=torch.contiguous_format) if opened is state else opened
-        result, rate = _run(solver.begin(equations, opened), solver, strictness, iterations, reached, least)
+        run = solver.begin(equations, opened)
+        if not verify:
+            run.limits = (*run.limits[:2], 0.0)  # what nobody looks at again must be there
+        del opened
+        result, rate = _run(run, solver, strictness, iterations, reached, least)
+        del run
         result = equations.closed(result)
     equations.release()
     settled = equations.settle(result)
@@ -253,7 +261,7 @@ def _run(
     for count in range(1, solver.max_iterations + 1):
         run.judge()
         look = count % pause == 0
-        left = judge(run.norms, run.floors, target, run.trouble, count, smallest, waited, flags, counts, look)
+        left = judge(run.norms, run.floors, target, run.limits, count, smallest, waited, flags, counts, look)
         if count <= 2:
             size = run.norms[0, 0].sqrt()
             if first is not None:
@@ -304,7 +312,7 @@ def judge(
     norms: Tensor,
     floors: Tensor,
     target: float,
-    limits: tuple[float, int],
+    limits: tuple[float, int, float],
     count: int,
     least: Tensor,
     waited: Tensor,
@@ -317,7 +325,7 @@ def judge(
 
     Args:
         norms: squared norms of residual and variable, [block, 2, sample]. floors: smallest scales, [block, sample].
-        limits: what counts as trouble; see `Iteration.trouble`.
+        limits: what counts as trouble, and as nearly done; see `Iteration.limits`.
         look: whether to count the samples left; else all are said to be left, and nothing waits for the device.
 
     Returns:
@@ -330,12 +338,13 @@ def judge(
     worst = torch.where(torch.isfinite(worst) & torch.isfinite(scales).all(0), worst, torch.inf)
     opened, better, trouble = flags
     torch.logical_and(opened, worst < least, out=better)
+    soon = better & (worst <= REACH * target) & (worst * (worst / least) <= limits[2] * target)
     torch.where(better, worst, least, out=least)
     waited.add_(1).masked_fill_(better, 0)
     bad = torch.isinf(worst) | (worst > limits[0] * least) | (waited >= limits[1])
     torch.logical_and(opened, bad, out=trouble)
     waited.masked_fill_(trouble, 0)
-    done = opened & (worst <= target)
+    done = opened & ((worst <= target) | soon)
     counts.masked_fill_(done, count)
     opened.logical_and_(~done)
     return int(opened.sum()) if look else len(least)

@@ -149,13 +149,18 @@ def find(
     """
     first, *others = attempts(equations, settings, equations.time_constants.dtype)
     state = first.start(equations) if start is None else start
-    problem = equations
+    problem, foresight = equations, 0.0
+    careful = settings.thorough or settings.method != "auto" or start is not None
+    if rate is not None and 0 < rate < CONTRACTING and not careful:
+        foreseen = equations.foreseen(state, rate, settings.minibatch)
+        state, foresight = (state, 0.0) if foreseen is None else foreseen
     if rate is not None and pays(equations, settings, rate, state.dtype, equations.products):
         problem = equations.preconditioned(equations.fields(state).phi, settings.minibatch)
     elif rate is not None and rate > SLOW and settings.method == "auto" and isinstance(first, Anderson):
         first = replace(first, depth=2 * first.depth)
     method = first.name if problem.preconditioner is None else f"{PRECONDITIONED_NAME} {first.name}"
-    solution = replace(solve(problem, first, state), method=method)
+    solution = solve(problem, first, state)
+    solution = replace(solution, method=method, products=solution.products + foresight)
     for solver in others if fallback else ():
         left = torch.nonzero(~solution.converged).squeeze(1)
         if not len(left):

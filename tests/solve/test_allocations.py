@@ -98,7 +98,7 @@ def check(found: Equations, solver: Solver = ANDERSON) -> None:
     def iterate(times: int) -> None:
         for count in range(times):
             run.judge()
-            judge(run.norms, run.floors, 1e-12, run.trouble, count, least, waited, flags, counts, True)
+            judge(run.norms, run.floors, 1e-12, run.limits, count, least, waited, flags, counts, True)
             run.advance(flags[1], flags[2])
 
     with torch.no_grad():

@@ -333,7 +333,7 @@ def test_both_judges_agree() -> None:
         flags[0, :35] = True
         counts, waited = torch.full((40,), 99), torch.arange(40) % 9
         with context:
-            left = judge(norms, floors, 1e-2, (10.0, 8), 7, least, waited, flags, counts, True)
+            left = judge(norms, floors, 1e-2, (10.0, 8, 0.5), 7, least, waited, flags, counts, True)
         assert left == int(flags[0].sum())
         assert flags[2, 3] and flags[2, 4] and not flags[0, 35:].any() and (counts[35:] == 99).all()
         found.append((least, flags, counts, waited))
