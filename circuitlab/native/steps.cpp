@@ -441,7 +441,8 @@ int64_t judge(int64_t B, int64_t blocks, const double* norms, const double* floo
         const double before = least[s];
         better[s] = open[s] && worst < before;
         if (better[s]) least[s] = worst;
-        const bool soon = better[s] && worst <= REACH * target && worst * (worst / before) <= ahead * target;
+        const bool soon = better[s] && std::isfinite(before) && worst <= REACH * target &&
+                          worst * (worst / before) <= ahead * target;
         waited[s] = better[s] ? 0 : waited[s] + 1;
         trouble[s] = open[s] && (std::isinf(worst) || worst > leap * least[s] || waited[s] >= patience);
         if (trouble[s]) waited[s] = 0;

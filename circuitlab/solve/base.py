@@ -338,7 +338,8 @@ def judge(
     worst = torch.where(torch.isfinite(worst) & torch.isfinite(scales).all(0), worst, torch.inf)
     opened, better, trouble = flags
     torch.logical_and(opened, worst < least, out=better)
-    soon = better & (worst <= REACH * target) & (worst * (worst / least) <= limits[2] * target)
+    soon = better & torch.isfinite(least) & (worst <= REACH * target)
+    soon &= worst * (worst / least) <= limits[2] * target
     torch.where(better, worst, least, out=least)
     waited.add_(1).masked_fill_(better, 0)
     bad = torch.isinf(worst) | (worst > limits[0] * least) | (waited >= limits[1])
