@@ -23,7 +23,7 @@ _P, _N, _I, _D = c_void_p, c_int64, c_int, c_double
 _TYPES = {
     "gate": (_I, _I, _N, _P, _P, _P, _P, _P, _P, _D, _D, _I),
     "observe": (_N, _N, _P, _P, _P, _P, _P, _P, _P, _N, _N, _N, _P, _P, _P, _P, _I),
-    "mix": (*[_N] * 4, *[_P] * 7, _N, _N, *[_P] * 7, *[_D] * 4, _I),
+    "mix": (*[_N] * 4, *[_P] * 8, _N, _N, *[_P] * 7, *[_D] * 4, _I),
     "tanh": (_N, _P, _P, _I),
     "cross_entropy": (_N, _N, _P, _P, _D, _P, _N, _I),
 }

@@ -281,7 +281,8 @@ inline void weights(const double* gram, const double* right, const double* norms
 template <typename T>
 struct Step {
     int64_t rows, all_rows, blocks, samples;
-    T *state;
+    const T* state;
+    T* out;  // the next state; may be `state`
     const T* image;
     T *best, *origin, *images, *residuals;  // origin: the state whose image is the best
     const T* residual;
@@ -307,7 +308,7 @@ template <typename T> void mix_chunk(const Step<T>& o, int64_t c0, int64_t width
         o.fresh[s] = o.trouble[s];
         beta[c] = T(o.damping[s]);
         whole &= beta[c] == T(1);
-        some_better |= o.better[s] != 0;
+        some_better |= o.better && o.better[s] != 0;
         some_trouble |= o.trouble[s] != 0;
     }
     const bool plain = o.depth == 0;  // no history is kept, and no residual
@@ -342,13 +343,13 @@ template <typename T> void mix_chunk(const Step<T>& o, int64_t c0, int64_t width
                 const T from = o.origin[at + c];
                 x[c] = o.trouble[c0 + c] ? from + beta[c] * (o.best[at + c] - from) : x[c];
             }
-        for (int64_t c = 0; c < width; ++c) o.state[at + c] = x[c];
+        for (int64_t c = 0; c < width; ++c) o.out[at + c] = x[c];
     }
     for (int64_t row = o.rows; row < o.all_rows; ++row)
         for (int64_t c = 0; c < width; ++c) {
             const int64_t at = row * B + c0 + c;
-            if (o.better[c0 + c]) o.best[at] = o.image[at];
-            o.state[at] = o.trouble[c0 + c] ? o.best[at] : o.image[at];
+            if (some_better && o.better[c0 + c]) o.best[at] = o.image[at];
+            o.out[at] = o.trouble[c0 + c] ? o.best[at] : o.image[at];
         }
     for (int64_t c = 0; some_trouble && c < width; ++c) {
         if (!o.trouble[c0 + c]) continue;
@@ -467,11 +468,11 @@ int64_t judge(int64_t B, int64_t blocks, const double* norms, const double* floo
                     filled, place, fresh, norms, gram, right}, threads);                                              \
     }                                                                                                                 \
     CIRCUITLAB_API void circuitlab_mix_f##bits(int64_t rows, int64_t all_rows, int64_t blocks, int64_t samples,       \
-        T* state, const T* image, T* best, T* origin, T* images, T* residuals, const T* residual, int64_t depth,      \
+        const T* state, T* out, const T* image, T* best, T* origin, T* images, T* residuals, const T* residual, int64_t depth,\
         int64_t filled, double* gram, const double* right, const double* norms, const uint8_t* better,                \
         const uint8_t* trouble, uint8_t* fresh, double* damping, double ridge, double tiny, double retreat,           \
         double shortest, int threads) {                                                                               \
-        mix<T>({rows, all_rows, blocks, samples, state, image, best, origin, images, residuals, residual, depth,      \
+        mix<T>({rows, all_rows, blocks, samples, state, out, image, best, origin, images, residuals, residual, depth, \
                 filled, gram, right, norms, better, trouble, fresh, damping, ridge, tiny, retreat, shortest},         \
                threads);                                                                                              \
     }                                                                                                                 \

@@ -1,10 +1,10 @@
 // tanh in float32 for many numbers: a polynomial near zero, (1 - e)/(1 + e) with e = exp(-2|x|) beyond. Both sides are
 // computed and one is chosen, so that the compiler can take whole vectors. Within two units of the last place.
+#include "exponential.h"
 #include "native.h"
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 
 namespace {
 
@@ -17,21 +17,7 @@ inline float tanh_one(float x) {
     near = near * z + 1.3332783e-1f;
     near = near * z - 3.3333328e-1f;
     near = x + x * z * near;
-    // exp(-2a) = 2^n exp(r), |r| <= ln 2 / 2; beyond 9.02 tanh is 1 in float32
-    const float y = -2.0f * (a < 10.0f ? a : 10.0f);
-    const float n = std::nearbyint(y * 1.44269504f);
-    const float r = (y - n * 0.693145752f) - n * 1.42860677e-6f;
-    float e = 1.3948590e-3f;
-    e = e * r + 8.3751353e-3f;
-    e = e * r + 4.1666217e-2f;
-    e = e * r + 1.6666415e-1f;
-    e = e * r + 0.5f;
-    e = e * r + 1.0f;
-    e = e * r + 1.0f;
-    const int32_t bits = (static_cast<int32_t>(n) + 127) << 23;
-    float power;
-    std::memcpy(&power, &bits, sizeof power);
-    e *= power;
+    const float e = exp_below_zero(-2.0f * a);
     const float far = std::copysign((1.0f - e) / (1.0f + e), x);
     const float found = a < 0.625f ? near : far;
     return x == x ? found : x;

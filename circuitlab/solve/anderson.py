@@ -122,8 +122,13 @@ class Mixing(Iteration):
 
     def _mix_compiled(self, better: Tensor, trouble: Tensor) -> None:
         last = self.last_residual if self.depth else self.image
-        parts = (self.state, self.image, self.best, self.origin, self.images, self.residuals, last)
+        all_better = bool(better.all())  # then nothing is copied: best and origin change places with image and state
+        out = self.origin if all_better else self.state
+        parts = (self.state, out, self.image, self.best, self.origin, self.images, self.residuals, last)
         small = (self.gram, self.right, self.norms, better, trouble, self.fresh, self.damping)
+        pointers = [tensor.data_ptr() for tensor in small]
+        if all_better:
+            pointers[3] = 0
         loops.call(
             "mix",
             self.state,
@@ -134,12 +139,15 @@ class Mixing(Iteration):
             *(tensor.data_ptr() for tensor in parts),
             self.depth,
             self.filled,
-            *(tensor.data_ptr() for tensor in small),
+            *pointers,
             self.ridge,
             self.tiny,
             RETREAT if self.depth else 1.0,
             SHORTEST,
         )
+        if all_better:
+            self.state, self.origin = self.origin, self.state
+            self.best, self.image = self.image, self.best
 
     def _observe(self) -> None:
         state, image = self.state[: self.rows], self.image[: self.rows]
