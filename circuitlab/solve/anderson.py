@@ -122,7 +122,9 @@ class Mixing(Iteration):
 
     def _mix_compiled(self, better: Tensor, trouble: Tensor) -> None:
         last = self.last_residual if self.depth else self.image
-        all_better = bool(better.all())  # then nothing is copied: best and origin change places with image and state
+        all_better = bool(
+            better.all()
+        )  # then nothing is copied: best and origin change places with image and state
         out = self.origin if all_better else self.state
         parts = (self.state, out, self.image, self.best, self.origin, self.images, self.residuals, last)
         small = (self.gram, self.right, self.norms, better, trouble, self.fresh, self.damping)

@@ -102,7 +102,9 @@ def test_a_solve_from_the_guess_ends_where_one_from_the_free_state_does_and_coun
     assert torch.allclose(guessed.state, plain.state, atol=1e-8)
     swept = 2.0 * (guessed.iterations + 1)
     extra = price(t.system, steps(rate), 64)  # type: ignore[arg-type]
-    again = (guessed.products - swept - extra).numpy() / 2  # rounds after a first verification that asked for more
+    again = (
+        guessed.products - swept - extra
+    ).numpy() / 2  # rounds after a first verification that asked for more
     assert again == pytest.approx(np.round(again), abs=1e-5)
     assert (np.round(again) >= 0).all()
     assert np.mean(np.round(again) > 0) < 0.2
