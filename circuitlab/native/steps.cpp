@@ -15,6 +15,7 @@ constexpr int64_t VECTOR = 32;   // bytes that one vector holds
 constexpr int64_t CHUNK = 16;    // samples side by side in one pass over the rows
 constexpr int64_t FLUSH = 256;   // rows summed in the working precision before they go into a double
 constexpr double REACH = 5;      // times the target within which an iteration may stop one sweep early
+constexpr int SHALLOW = 10;      // history for which the small systems of a chunk are solved side by side
 constexpr int DEEPEST = 64;      // history that the fixed arrays on the stack can hold
 
 // Activation kinds; the order is that of circuitlab/dynamics/activations.py.
@@ -277,6 +278,55 @@ inline void weights(const double* gram, const double* right, const double* norms
         if (!std::isfinite(gamma[i])) std::fill(gamma, gamma + filled, 0.0);
 }
 
+// The same for up to CHUNK samples side by side and a history of at most SHALLOW; gamma is [depth, CHUNK].
+template <typename T>
+void weights_of_chunk(const double* gram, const double* right, const double* norms, int64_t blocks, int64_t depth,
+                      int64_t filled, int64_t B, int64_t c0, int64_t width, double ridge, double tiny, T* gamma) {
+    double m[SHALLOW][SHALLOW][CHUNK] = {}, r[SHALLOW][CHUNK] = {}, whole[CHUNK] = {}, scale[SHALLOW][CHUNK];
+    for (int64_t b = 0; b < blocks; ++b)
+        for (int64_t c = 0; c < width; ++c) whole[c] += norms[(b * 2 + 1) * B + c0 + c];
+    for (int64_t b = 0; b < blocks; ++b) {
+        double w[CHUNK] = {};
+        for (int64_t c = 0; c < width; ++c) w[c] = 1.0 / (norms[(b * 2 + 1) * B + c0 + c] + 1e-8 * whole[c] + tiny);
+        for (int64_t i = 0; i < filled; ++i) {
+            for (int64_t j = 0; j <= i; ++j) {
+                const double* g = gram + ((b * depth + i) * depth + j) * B + c0;
+                for (int64_t c = 0; c < width; ++c) m[i][j][c] += w[c] * g[c];
+            }
+            const double* h = right + (b * depth + i) * B + c0;
+            for (int64_t c = 0; c < width; ++c) r[i][c] += w[c] * h[c];
+        }
+    }
+    for (int64_t i = 0; i < filled; ++i)
+        for (int64_t c = 0; c < CHUNK; ++c) scale[i][c] = m[i][i][c] > 0 ? 1.0 / std::sqrt(m[i][i][c]) : 0.0;
+    for (int64_t i = 0; i < filled; ++i) {
+        double pivot[CHUNK];
+        for (int64_t j = 0; j <= i; ++j) {
+            double v[CHUNK];
+            for (int64_t c = 0; c < CHUNK; ++c) v[c] = m[i][j][c] * scale[i][c] * scale[j][c] + (i == j ? ridge : 0.0);
+            for (int64_t k = 0; k < j; ++k)
+                for (int64_t c = 0; c < CHUNK; ++c) v[c] -= m[i][k][c] * m[j][k][c];
+            if (i == j)  // the diagonal keeps the inverse of the factor's, 0 where there is no pivot
+                for (int64_t c = 0; c < CHUNK; ++c) pivot[c] = v[c] > 0.5 * ridge ? 1.0 / std::sqrt(v[c]) : 0.0;
+            else
+                for (int64_t c = 0; c < CHUNK; ++c) m[i][j][c] = v[c] * m[j][j][c];
+        }
+        for (int64_t c = 0; c < CHUNK; ++c) { m[i][i][c] = pivot[c]; r[i][c] *= scale[i][c]; }
+        for (int64_t k = 0; k < i; ++k)
+            for (int64_t c = 0; c < CHUNK; ++c) r[i][c] -= m[i][k][c] * r[k][c];
+        for (int64_t c = 0; c < CHUNK; ++c) r[i][c] *= pivot[c];
+    }
+    double fine[CHUNK];
+    for (int64_t c = 0; c < CHUNK; ++c) fine[c] = 0;
+    for (int64_t i = filled - 1; i >= 0; --i) {
+        for (int64_t k = i + 1; k < filled; ++k)
+            for (int64_t c = 0; c < CHUNK; ++c) r[i][c] -= m[k][i][c] * r[k][c];
+        for (int64_t c = 0; c < CHUNK; ++c) { r[i][c] *= m[i][i][c]; fine[c] += r[i][c] * scale[i][c] * 0.0; }
+    }
+    for (int64_t i = 0; i < filled; ++i)  // 0 times what is not finite is not a number
+        for (int64_t c = 0; c < CHUNK; ++c) gamma[i * CHUNK + c] = fine[c] == 0 ? T(r[i][c] * scale[i][c]) : T(0);
+}
+
 // What a step needs; see circuitlab/solve/anderson.py. Rows from `rows` to `all_rows` are taken over from the image.
 template <typename T>
 struct Step {
@@ -299,11 +349,15 @@ template <typename T> void mix_chunk(const Step<T>& o, int64_t c0, int64_t width
     const int64_t B = o.samples, size = o.rows * B;
     T gamma[DEEPEST * CHUNK], beta[CHUNK];
     bool some_better = false, some_trouble = false, whole = true;
+    if (o.filled && o.filled <= SHALLOW)
+        weights_of_chunk<T>(o.gram, o.right, o.norms, o.blocks, o.depth, o.filled, B, c0, width, o.ridge, o.tiny, gamma);
     for (int64_t c = 0; c < width; ++c) {
         const int64_t s = c0 + c;
-        double g[DEEPEST];
-        weights(o.gram, o.right, o.norms, o.blocks, o.depth, o.filled, B, s, o.ridge, o.tiny, g);
-        for (int64_t j = 0; j < o.filled; ++j) gamma[j * CHUNK + c] = T(g[j]);
+        if (o.filled > SHALLOW) {
+            double g[DEEPEST];
+            weights(o.gram, o.right, o.norms, o.blocks, o.depth, o.filled, B, s, o.ridge, o.tiny, g);
+            for (int64_t j = 0; j < o.filled; ++j) gamma[j * CHUNK + c] = T(g[j]);
+        }
         if (o.trouble[s]) o.damping[s] = std::max(o.damping[s] * o.retreat, std::min(o.damping[s], o.shortest));
         o.fresh[s] = o.trouble[s];
         beta[c] = T(o.damping[s]);
