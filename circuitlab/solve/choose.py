@@ -25,8 +25,9 @@ PRECONDITIONED = 8
 CONTRACTING = 0.9
 """Rate above which the free state itself is hard to find: an iteration that follows the energy's slope is safer there
 than one so near to Newton's, which does not mind a saddle."""
-SLOW = 0.5
-"""Rate above which `auto` remembers twice as many steps: what is remembered longer pays where many are needed."""
+SLOW, FAST_MEMORY = 0.5, 3
+"""Rate above which `auto` remembers twice as many steps, as what is remembered longer pays where many are needed; and
+the steps it remembers below, where few are."""
 MARGIN = 0.8
 """Share of the cost without preconditioning below which it is worth its build."""
 PRECONDITIONED_NAME = "preconditioned"
@@ -156,8 +157,9 @@ def find(
         state, foresight = (state, 0.0) if foreseen is None else foreseen
     if rate is not None and pays(equations, settings, rate, state.dtype, equations.products):
         problem = equations.preconditioned(equations.fields(state).phi, settings.minibatch)
-    elif rate is not None and rate > SLOW and settings.method == "auto" and isinstance(first, Anderson):
-        first = replace(first, depth=2 * first.depth)
+    elif rate is not None and settings.method == "auto" and isinstance(first, Anderson):
+        depth = 2 * first.depth if rate > SLOW else min(first.depth, FAST_MEMORY)
+        first = replace(first, depth=depth)
     method = first.name if problem.preconditioner is None else f"{PRECONDITIONED_NAME} {first.name}"
     solution = solve(problem, first, state)
     solution = replace(solution, method=method, products=solution.products + foresight)

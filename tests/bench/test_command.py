@@ -11,6 +11,7 @@ import pytest
 from circuitlab.bench import kernels, scale
 from circuitlab.bench.kernels import Case
 from circuitlab.bench.rates import Rates
+from circuitlab.bench.step import METHODS
 from circuitlab.cli.main import main
 
 RATES = Rates(1e9, 1e9, 1e9, 1e9, 2**20, 2**25)
@@ -86,7 +87,7 @@ def test_kernels(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
     assert kinds == [(name, operation) for name in cases for operation in ("product", "transposed", "outer")]
     assert set(data["numbers"]["kernels"][3]["seconds"]) == {"own", "torch"}
     assert set(data["numbers"]["kernels"][0]["seconds"]) == {"own"}
-    assert set(data["numbers"]["step"]) == {"fixed_point", "auto"}
+    assert set(data["numbers"]["step"]) == set(METHODS)
 
 
 def test_scale(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,7 +95,7 @@ def test_a_solve_from_the_guess_ends_where_one_from_the_free_state_does_and_coun
     drive = t.system.drive(b.x)
     free = t.free(drive).fields.phi
     equations = t.pathway.equations(Controlled(t.system, drive, b.target, t.loss, t.controller, free))
-    settings = replace(t.settings, preconditioner="none")
+    settings = replace(t.settings, preconditioner="none", depth=3)
     rate = 0.3
     guessed, plain = find(equations, settings, rate=rate), find(equations, settings)
     assert bool(guessed.converged.all())
