@@ -49,8 +49,9 @@ def main() -> None:
     parser.add_argument("--mnist-epochs", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
-    print("| experiment | rule | epochs | test accuracy, % | control cost | unconverged, % | seconds |")
-    print("|---|---|---|---|---|---|---|", flush=True)
+    heads = ("experiment", "rule", "epochs", "test accuracy, %", "control cost", "unconverged, %", "products", "seconds")
+    print("| " + " | ".join(heads) + " |")
+    print("|---" * len(heads) + "|", flush=True)
     for name in given.only:
         epochs = given.mnist_epochs if name.startswith("mnist") else None
         for rule in ("least_control", "recurrent_backprop"):
@@ -66,6 +67,7 @@ def main() -> None:
                 accuracy,
                 cost,
                 f"{missing:.4f}",
+                spread([f["last"]["products"] for f in found], 1),
                 seconds,
             )
             print("| " + " | ".join(str(cell) for cell in row) + " |", flush=True)
