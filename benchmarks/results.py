@@ -49,7 +49,8 @@ def main() -> None:
     parser.add_argument("--mnist-epochs", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
-    heads = ("experiment", "rule", "epochs", "test accuracy, %", "control cost", "unconverged, %", "products", "seconds")
+    numbers = ("test accuracy, %", "control cost", "unconverged, %", "products", "seconds")
+    heads = ("experiment", "rule", "epochs", *numbers)
     print("| " + " | ".join(heads) + " |")
     print("|---" * len(heads) + "|", flush=True)
     for name in given.only:
