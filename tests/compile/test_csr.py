@@ -51,6 +51,7 @@ def matrix(e: Edges, shape: tuple[int, int] = (TARGETS, SOURCES)) -> np.ndarray:
     return scipy_sparse.coo_array((e.weight, (e.target, e.source)), shape=shape).toarray()
 
 
+@pytest.mark.compiled
 def test_the_compiled_loops_are_there_where_a_compiler_is(path: str) -> None:
     if path == "native":
         assert native.available() or not shutil.which("c++"), native.reason()

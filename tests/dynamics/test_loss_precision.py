@@ -52,6 +52,7 @@ def sample(k: int, scale: float, dtype: torch.dtype, samples: int = 6) -> tuple[
     return torch.tensor(z, dtype=dtype), torch.tensor(target, dtype=dtype)
 
 
+@pytest.mark.compiled
 @precisions
 @classes
 @pytest.mark.parametrize("alpha", [1e-2, 0.3, 5.0])

@@ -154,6 +154,7 @@ def gate_cases(dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Te
     return phi, raw, prediction
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_the_compiled_gate_equals_torchs(name: str, dtype: torch.dtype) -> None:

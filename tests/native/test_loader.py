@@ -15,6 +15,7 @@ from circuitlab import native
 from circuitlab.errors import CircuitlabError
 from circuitlab.native.build import DIGEST, LIBRARY, loaded_openmp
 
+pytestmark = pytest.mark.compiled
 SAY = """
 import ctypes, pathlib, sys
 {before}

@@ -23,6 +23,8 @@ from tests.oracles.allocations import allocations
 from tests.oracles.circuits import circuit, population, projection, sparse
 from tests.oracles.tasks import batch, task
 
+pytestmark = pytest.mark.compiled
+
 UNITS, OUTPUTS, SAMPLES = 150, 40, 64
 SMALL = 4096
 """Bytes: 8 numbers of every sample, which is what the bookkeeping of two blocks takes; an output population's activity
