@@ -79,7 +79,9 @@ class Results:
 
     def markdown(self) -> str:
         """The tables for a page, below the command and the machine that made them."""
-        lines = [f"`{self.machine['command']}` on {self.headline()}.", ""]
+        # whoever runs it again has other folders
+        command = re.sub(r"(?<= )\S*/(?=[^/\s]+\.(?:json|png|md)\b)", "", self.machine["command"])
+        lines = [f"`{command}` on {self.headline()}.", ""]
         for table in self.tables:
             lines += [f"**{table.title}**", ""]
             lines += ["| " + " | ".join(table.columns) + " |", "|" + "---|" * len(table.columns)]

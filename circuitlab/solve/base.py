@@ -17,6 +17,7 @@ from circuitlab.compile import loops
 from circuitlab.dynamics.equations import Equations, Fields
 
 NEVER = 2**62
+"""Iterations that nothing reaches."""
 COMPRESS_AT = 0.75
 """The samples still moving are gathered when they are at most this share of those being carried along."""
 PARTS, PARTS_ELSEWHERE = 16, 2
