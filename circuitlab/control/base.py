@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from circuitlab.control.output import OutputController
 from circuitlab.dynamics.equations import SMALLEST_SOMA, TINY, Equations
@@ -82,5 +82,14 @@ class Pathway(ABC):
         """The equations of the controlled equilibrium."""
 
     def feedback_weights(self) -> dict[str, Tensor]:
-        """Feedback weights of its own (not the circuit's projections), by their name in the run file."""
+        """Feedback weights of its own (not the circuit's projections), by their name in the run file: `S/projection`,
+        [edge], or `Q/population`, [unit, output unit]."""
         return {}
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Those of its weights that learning may change, in the form they are stored in, by name."""
+        return {}
+
+    def hold_signs(self) -> None:
+        """Bring its weights back to the signs that Dale's law asks of them; as a rule none asks for any."""
+        return

@@ -14,15 +14,10 @@ from torch import Tensor
 
 from circuitlab import native
 from circuitlab.compile.compiled import CompiledCircuit
-from circuitlab.control import output
-from circuitlab.control.base import Pathway
-from circuitlab.control.dynamic_inversion import DynamicInversion, feedback
-from circuitlab.control.linear_feedback import LinearFeedback
-from circuitlab.control.output import OutputController
-from circuitlab.data.arrays import read_arrays
 from circuitlab.dynamics.circuit import CircuitSystem
 from circuitlab.dynamics.loss import LOSSES, OutputLoss
 from circuitlab.errors import CircuitError, DataError
+from circuitlab.experiment.control import controller, pathway
 from circuitlab.graph.build import build
 from circuitlab.graph.circuit import Circuit
 from circuitlab.learn.base import Task
@@ -31,7 +26,7 @@ from circuitlab.record.run_file import RunWriter
 from circuitlab.solve.choose import SolveSettings
 from circuitlab.solve.explain import Asked, explain
 from circuitlab.spec.experiment import ExperimentSpec
-from circuitlab.spec.settings import ControllerSpec, LossSpec
+from circuitlab.spec.settings import LossSpec
 from circuitlab.spec.solve_checks import group_problem
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -139,29 +134,6 @@ def torch_device(name: str, dtype: str) -> torch.device:
     if kind == "mps" and dtype == "float64":
         raise CircuitError("dtype: mps devices compute in float32 only; use dtype: float32, or device: cpu")
     return torch.device(name)
-
-
-def pathway(spec: ExperimentSpec, system: CircuitSystem) -> Pathway:
-    """The feedback pathway of an experiment."""
-    control = spec.control
-    if control.pathway == "dynamic_inversion":
-        options = {"scale": control.scale} if control.feedback == "random" else {}
-        return DynamicInversion(feedback(control.feedback, system, spec.seed, options))
-    if control.file is not None:
-        path = spec.folder / control.file
-        return LinearFeedback.given(system, read_arrays(path, samples=False), str(path))
-    return LinearFeedback.random(system, spec.seed, control.scale)
-
-
-def controller(spec: ControllerSpec) -> OutputController:
-    """The output controller of an experiment; at its final leak where that changes over training."""
-    if spec.type == "proportional":
-        assert spec.beta is not None
-        return output.proportional(spec.beta)
-    if spec.type == "integral":
-        return output.integral(spec.tau_ms)
-    assert spec.leak is not None
-    return output.leaky_integral(spec.leak, spec.tau_ms)
 
 
 def target_array(name: str, array: np.ndarray, size: int, loss: LossSpec, where: str = "data") -> np.ndarray:

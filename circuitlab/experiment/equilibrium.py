@@ -147,7 +147,8 @@ def find_equilibria(spec: ExperimentSpec, inputs: Path, targets: Path | None) ->
         return Found(assembled, Batch(x, none), task.free(drive), None, {})
     target = tensor(np.concatenate([wanted[name] for name in compiled.outputs], axis=1).T, compiled)
     batch = Batch(x, target)
-    rule = rule_of(spec.learn.rule, spec.learn.presynaptic, spec.learn.weighting)
+    learn = spec.learn
+    rule = rule_of(learn.rule, learn.presynaptic, learn.weighting, learn.beta)
     outcome = rule.outcome(task, batch)
     controlled = outcome.credit
     if not rule.controls:

@@ -170,6 +170,16 @@ class Recording(Observer):
                 description=f"[snapshot, {axis}] {what}",
             )
 
+        for name in trainer.task.pathway.parameters() if trainer.feedback else ():
+            direct = name.startswith("Q/")
+            axes, of = ("unit, output unit", "population") if direct else ("edge", "each edge of projection")
+            self.writer.append(
+                f"feedback/{name}",
+                trainer.task.pathway.feedback_weights()[name].cpu().numpy().copy(),
+                units="dimensionless",
+                description=f"[snapshot, {axes}] feedback weights of {of} {name.partition('/')[2]}",
+            )
+
     def _record(self, trainer: Trainer, probes: Sequence[Probe]) -> None:
         solved: dict[tuple[str, str, bytes], Activity] = {}
         for probe in probes:

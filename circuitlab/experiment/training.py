@@ -23,14 +23,16 @@ from circuitlab.experiment.assemble import (
     tensor,
     yaml_text,
 )
+from circuitlab.experiment.control import feedback_rule
 from circuitlab.experiment.recording import Recording
 from circuitlab.experiment.settled import bounds, schedules
 from circuitlab.graph.streams import stream
 from circuitlab.learn.evaluate import Split
+from circuitlab.learn.feedback.base import FeedbackLearning, FeedbackRule
 from circuitlab.learn.optimizer import make_optimizer, make_scheduler
 from circuitlab.learn.parallel import ALONE, Group
 from circuitlab.learn.penalty import JacobianPenalty
-from circuitlab.learn.rules import RULES, rule_of
+from circuitlab.learn.rules import rule_of
 from circuitlab.learn.starts import CREDIT, FREE, Classes, Starts
 from circuitlab.learn.train import EarlyStopping, Observer, Schedule, Stopped, Trainer
 from circuitlab.record.probes import Probe, estimate_bytes, plan_probes, require_space
@@ -103,8 +105,16 @@ def _prepare(spec: ExperimentSpec, group: Group) -> Prepared:
         raise CircuitError(
             "circuit: nothing in it is plastic: every projection and bias is frozen, so nothing can learn"
         )
+    taught = feedback_rule(spec, assembled.system)
+    if taught is not None and taught.noisy and group.size > 1:
+        raise CircuitError(
+            f"learn.feedback.rule: {taught.name} draws noise, which several processes cannot share yet; run it in one "
+            "process"
+        )
+    chosen = None if learn.feedback is None else learn.feedback.optimizer
+    shared = assembled.task.pathway.parameters().values() if taught is not None and chosen is None else ()
     optimizer = make_optimizer(
-        compiled.plastic().values(),
+        [*compiled.plastic().values(), *shared],
         learn.optimizer.name,
         {"lr": learn.optimizer.lr, **learn.optimizer.options},
     )
@@ -116,6 +126,7 @@ def _prepare(spec: ExperimentSpec, group: Group) -> Prepared:
         steps * learn.epochs,
         learn.epochs,
     )
+    feedback = () if taught is None else (_feedback_learning(assembled, taught),)
     bound = bounds(learn.constrain, compiled)
     alpha, check = schedules(assembled, steps * learn.epochs)
     gamma = learn.penalty.jacobian
@@ -135,7 +146,7 @@ def _prepare(spec: ExperimentSpec, group: Group) -> Prepared:
     trainer = Trainer(
         compiled,
         assembled.task,
-        rule_of(learn.rule, learn.presynaptic, learn.weighting),
+        rule_of(learn.rule, learn.presynaptic, learn.weighting, learn.beta),
         splits,
         Schedule(learn.epochs, order, learn.clip, stopping, alpha, check),
         optimizer,
@@ -144,6 +155,7 @@ def _prepare(spec: ExperimentSpec, group: Group) -> Prepared:
         penalty=JacobianPenalty(assembled.system, gamma) if gamma is not None else None,
         starts=_starts(assembled, splits["train"], group),
         group=group,
+        feedback=feedback,
     )
     sizes = {name: len(split) for name, split in splits.items()}
     probes = plan_probes(
@@ -184,7 +196,7 @@ def _starts(assembled: Assembled, train: Split, group: Group) -> Starts | None:
             "allowed with several processes: free, zero"
         )
     rows = {FREE: compiled.size, CREDIT: compiled.size}
-    if RULES[spec.learn.rule].controls:
+    if rule_of(spec.learn.rule).controls:
         rows[CREDIT] = task.controlled_rows()
     classes = None
     if train.classes:
@@ -252,6 +264,18 @@ def train(
         if writer is not None:
             writer.checkpoint(trainer.state())
     return trainer
+
+
+def _feedback_learning(assembled: Assembled, rule: FeedbackRule) -> FeedbackLearning:
+    chosen = assembled.spec.learn.feedback
+    assert chosen is not None
+    if chosen.optimizer is None:
+        return FeedbackLearning(rule)
+    options = {"lr": chosen.optimizer.lr, **chosen.optimizer.options}
+    parameters = assembled.task.pathway.parameters().values()
+    return FeedbackLearning(
+        rule, make_optimizer(parameters, chosen.optimizer.name, options, "learn.feedback.optimizer")
+    )
 
 
 def _open(

@@ -33,28 +33,34 @@ UNFIT_SCHEDULERS = {
 
 
 def make_optimizer(
-    parameters: Iterable[nn.Parameter], name: str, options: Mapping[str, Any]
+    parameters: Iterable[nn.Parameter],
+    name: str,
+    options: Mapping[str, Any],
+    where: str = "learn.optimizer",
 ) -> torch.optim.Optimizer:
     """A torch optimizer over the synapses.
+
+    Args:
+        where: the section that asks for it, for messages.
 
     Raises:
         CircuitError: unknown or unfit name, unknown option, or values that torch refuses.
     """
     classes = _classes(torch.optim, torch.optim.Optimizer)
     if name.lower() in UNFIT:
-        raise CircuitError(f"learn.optimizer.name: {name} cannot be used: {UNFIT[name.lower()]}")
+        raise CircuitError(f"{where}.name: {name} cannot be used: {UNFIT[name.lower()]}")
     allowed = sorted(set(classes) - set(UNFIT))
     if name.lower() not in allowed:
         raise CircuitError(
-            f"learn.optimizer.name: no torch optimizer '{name}'; allowed: {', '.join(allowed)}."
+            f"{where}.name: no torch optimizer '{name}'; allowed: {', '.join(allowed)}."
             f"{suggestion(name.lower(), allowed)}"
         )
     chosen = classes[name.lower()]
-    _check(chosen, options, "learn.optimizer", skip=("params",))
+    _check(chosen, options, where, skip=("params",))
     try:
         return chosen(list(parameters), **options)
     except (ValueError, TypeError, RuntimeError) as error:
-        raise CircuitError(f"learn.optimizer: torch refuses these options: {_first_line(error)}") from error
+        raise CircuitError(f"{where}: torch refuses these options: {_first_line(error)}") from error
 
 
 def make_scheduler(

@@ -7,7 +7,7 @@ for bit on one machine. Recording is handed in as observers; nothing here knows 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,13 +18,16 @@ from circuitlab.compile.compiled import CompiledCircuit
 from circuitlab.learn.base import Batch, LearningRule, Outcome, Task
 from circuitlab.learn.constrain import Bounds, SpectralBound
 from circuitlab.learn.evaluate import Evaluation, Split, control_cost, count_right, evaluate
+from circuitlab.learn.feedback.base import FeedbackLearning, joined, parted
 from circuitlab.learn.parallel import ALONE, Group, SharedMinibatch, whole
 from circuitlab.learn.penalty import JacobianPenalty
+from circuitlab.learn.progress import Progress, Sums
 from circuitlab.learn.schedule import AlphaSchedule, EnergyCheck
 from circuitlab.learn.starts import Starts
-from circuitlab.solve.choose import PRECONDITIONED_NAME
 
 Order = Callable[[int], list[np.ndarray]]
+FEEDBACK_ORDER = 2**31
+"""First number of the orders of samples in phases of the feedback weights; epochs have those from 1 on."""
 VERIFY_EVERY = 100
 """Steps between two checks that all processes hold the same parameters; they are checked at every epoch as well."""
 
@@ -85,75 +88,6 @@ class Schedule:
     check: EnergyCheck | None = None
 
 
-@dataclass
-class Sums:
-    """Running sums over the steps of the present epoch."""
-
-    samples: int = 0
-    used: int = 0
-    answers: int = 0
-    right: int = 0
-    loss: float = 0.0
-    control_cost: float = 0.0
-    iterations: int = 0
-    products: int = 0
-    free_unconverged: int = 0
-    kinks: int = 0
-    residual: float = 0.0
-    energy_checked: int = 0
-    energy_lowered: int = 0
-    batches: int = 0
-    preconditioned: int = 0
-
-    def add(self, outcome: Outcome, answers: int, right: int) -> None:
-        """Take in one step, with the number of classes asked for and told right at the free equilibrium."""
-        used = outcome.used
-        self.answers += answers
-        self.right += right
-        self.samples += len(used)
-        self.used += int(used.sum())
-        self.loss += float(outcome.loss.double().sum())
-        self.control_cost += float(outcome.control_cost[used].double().sum())
-        self.iterations += int(outcome.credit.iterations.sum())
-        self.products += int(outcome.credit.products.sum() + outcome.free.products.sum())
-        self.free_unconverged += int((~outcome.free.converged).sum())
-        self.kinks += int(outcome.credit.kinks.sum())
-        self.energy_checked += outcome.energy_checked
-        self.energy_lowered += outcome.energy_lowered
-        self.batches += 1
-        self.preconditioned += outcome.credit.method.startswith(PRECONDITIONED_NAME)
-        if bool(used.any()):
-            self.residual = max(self.residual, float(outcome.credit.residual[used].max()))
-
-    def metrics(self, unconverged: int) -> dict[str, float]:
-        """Means over the epoch's samples."""
-        n = max(self.samples, 1)
-        return {
-            "iterations": self.iterations / n,
-            "products": self.products / n,
-            "unconverged": unconverged / n,
-            "free_unconverged": self.free_unconverged / n,
-            "kinks": self.kinks / n,
-            "residual": self.residual,
-            "preconditioned": self.preconditioned / max(self.batches, 1),
-        }
-
-
-@dataclass
-class Progress:
-    """Where a run is: epochs finished, steps done in the present one and in all, and early stopping's memory."""
-
-    begun: bool = False
-    epoch: int = 0
-    step_in_epoch: int = 0
-    step: int = 0
-    unconverged: int = 0
-    best: float = float("nan")
-    waited: int = 0
-    stopped: bool = False
-    sums: Sums = field(default_factory=Sums)
-
-
 class Trainer:
     """Learns a circuit by a rule.
 
@@ -169,6 +103,7 @@ class Trainer:
         observers: told of every step and epoch.
         starts: where the equilibria of training samples begin; None for the equations' own starts.
         group: the processes that share the work; each draws the same minibatches and takes its part of them.
+        feedback: how the pathway's own weights learn.
     """
 
     def __init__(
@@ -185,11 +120,13 @@ class Trainer:
         penalty: JacobianPenalty | None = None,
         starts: Starts | None = None,
         group: Group = ALONE,
+        feedback: Sequence[FeedbackLearning] = (),
     ) -> None:
         self.compiled, self.task, self.rule, self.splits = compiled, task, rule, splits
         self.schedule, self.optimizer, self.bound, self.penalty = schedule, optimizer, bound, penalty
         self.scheduler, self.per = scheduler
         self.observers, self.starts, self.group = tuple(observers), starts, group
+        self.feedback = tuple(feedback)
         self.at = Progress()
         self.stop_requested = False
         self.steps_per_epoch = 0
@@ -205,6 +142,7 @@ class Trainer:
             self.compiled.enforce_sign()
             if self.bound:
                 self.bound.apply()
+            self.task.pathway.hold_signs()
             self._aim()
             self._tell_epoch(self.evaluate())
         while self.at.epoch < self.schedule.epochs and not self.at.stopped:
@@ -218,7 +156,33 @@ class Trainer:
             metrics |= {f"{name}_{key}": value for key, value in found.metrics().items()}
         return metrics
 
+    def _teach_feedback(self) -> None:
+        """The phases before an epoch in which only feedback weights learn, one pass over the samples at a time."""
+        alone = [learning for learning in self.feedback if learning.alone]
+        first = self.at.epoch == 0
+        most = max((f.rule.pretraining if first else f.rule.passes for f in alone), default=0)
+        while self.at.feedback_pass < most:
+            at = self.at
+            batches = self.schedule.order(FEEDBACK_ORDER + at.feedback_passes_before + at.feedback_pass)
+            for sample_ids in batches[at.feedback_step_in_pass :]:
+                batch = self.splits["train"].batch(sample_ids)
+                for learning in alone:
+                    if at.feedback_pass < (learning.rule.pretraining if first else learning.rule.passes):
+                        found = learning.rule.updates(self.task, batch, None, at.feedback_step)
+                        learning.apply(self.task, found)
+                        learning.rule.after_step(self.task, self.compiled)
+                        self.task.pathway.hold_signs()
+                at.feedback_step += 1
+                at.feedback_step_in_pass += 1
+                if at.feedback_step_in_pass < len(batches):
+                    self._safe_point()
+            at.feedback_pass += 1
+            at.feedback_step_in_pass = 0
+            self._safe_point()
+
     def _epoch(self) -> None:
+        if self.at.step_in_epoch == 0:
+            self._teach_feedback()
         batches = self.schedule.order(self.at.epoch + 1)
         self.steps_per_epoch = len(batches)
         for sample_ids in batches[self.at.step_in_epoch :]:
@@ -234,7 +198,8 @@ class Trainer:
             metrics["energy_checked"] = self.at.sums.energy_checked
             metrics["energy_lowered"] = self.at.sums.energy_lowered
         self.at.epoch += 1
-        self.at.step_in_epoch = self.at.unconverged = 0
+        self.at.feedback_passes_before += self.at.feedback_pass
+        self.at.step_in_epoch = self.at.unconverged = self.at.feedback_pass = 0
         self.at.sums = Sums()
         metrics |= self.evaluate()
         metrics["learning_rate"] = float(self.optimizer.param_groups[0]["lr"])
@@ -293,6 +258,10 @@ class Trainer:
         outcome = self.rule.outcome(task, batch)
         if self.penalty is not None:
             self.penalty.add(outcome)
+        for learning in self.feedback:
+            if not learning.alone and bool(outcome.used.any()):
+                found = learning.rule.updates(task, batch, outcome, self.at.step)
+                outcome = replace(outcome, updates=joined(outcome.updates, found))
         right = count_right(self.task, split, outcome.free.fields.phi, batch)
         if group.size == 1:
             return batch, outcome, right
@@ -302,13 +271,27 @@ class Trainer:
 
     @torch.no_grad()
     def _apply(self, updates: dict[str, Tensor]) -> None:
-        """One optimizer step along the updates, then Dale's law and the bound."""
-        for name, parameter in self.compiled.plastic().items():
+        """One optimizer step along the updates, then Dale's law and the bound, for circuit and feedback."""
+        updates, taught = parted(updates)
+        plastic = self.compiled.plastic()
+        for name, parameter in plastic.items():
             parameter.grad = updates[name].neg()
+        shares = 1.0
         if self.schedule.clip is not None:
-            torch.nn.utils.clip_grad_norm_(self.compiled.plastic().values(), self.schedule.clip)
+            norm = torch.nn.utils.clip_grad_norm_(plastic.values(), self.schedule.clip)
+            shares = torch.clamp(self.schedule.clip / (norm + 1e-6), max=1.0)
+        own = self.task.pathway.parameters()
+        for learning in self.feedback:
+            if not learning.alone:
+                # those that share the circuit's optimizer share its clipping as well
+                share = shares if learning.optimizer is None else 1.0
+                learning.apply(self.task, {name: share * taught[name] for name in own if name in taught})
         self.optimizer.step()
+        for learning in self.feedback:
+            if not learning.alone:
+                learning.rule.after_step(self.task, self.compiled)
         self.compiled.enforce_sign()
+        self.task.pathway.hold_signs()
         if self.bound:
             self.bound.apply()
 
@@ -340,6 +323,11 @@ class Trainer:
             "scheduler": _plain(self.scheduler.state_dict()) if self.scheduler is not None else {},
             "bound": _plain(self.bound.state()) if self.bound else {},
             "starts": _plain(self.starts.state()) if self.starts else {},
+            "feedback": {name: _array(value) for name, value in self.task.pathway.parameters().items()},
+            "feedback_optimizers": [
+                _plain(learning.optimizer.state_dict()) if learning.optimizer else {}
+                for learning in self.feedback
+            ],
         }
 
     @torch.no_grad()
@@ -356,6 +344,11 @@ class Trainer:
             self.bound.restore(_tensors(state["bound"]))
         if self.starts:
             self.starts.restore(_tensors(state["starts"]))
+        for name, parameter in self.task.pathway.parameters().items():
+            parameter.copy_(torch.as_tensor(state["feedback"][name]))
+        for learning, saved in zip(self.feedback, state["feedback_optimizers"], strict=True):
+            if learning.optimizer is not None:
+                learning.optimizer.load_state_dict(_tensors(saved))
 
 
 def _array(value: Tensor) -> np.ndarray:

@@ -12,22 +12,16 @@ from pydantic import AfterValidator, Discriminator, Field, PrivateAttr, Tag
 from circuitlab.errors import Problem, SpecError
 from circuitlab.spec.base import Model, parse, without_none
 from circuitlab.spec.circuit import CircuitSpec, circuit_of
+from circuitlab.spec.combinations import default_control
+from circuitlab.spec.control import ControllerSpec, ControlSpec
 from circuitlab.spec.experiment_checks import check_experiment, cycle
 from circuitlab.spec.files import file_problem
 from circuitlab.spec.kinds import expect
+from circuitlab.spec.learning import EarlyStoppingSpec, LearnSpec
+from circuitlab.spec.optimizer import OptimizerSpec, SchedulerSpec
 from circuitlab.spec.overrides import apply_overrides
 from circuitlab.spec.probes import EverySpec, ProbeSpec
-from circuitlab.spec.settings import (
-    ControllerSpec,
-    ControlSpec,
-    DataSpec,
-    EarlyStoppingSpec,
-    LearnSpec,
-    LossSpec,
-    OptimizerSpec,
-    SchedulerSpec,
-    SolveSpec,
-)
+from circuitlab.spec.settings import DataSpec, LossSpec, SolveSpec
 from circuitlab.spec.settled import AlphaSpec, CheckEnergySpec, ConstrainSpec, PenaltySpec
 from circuitlab.spec.source import Source, read
 
@@ -78,6 +72,14 @@ class ExperimentSpec(Model):
     """Where to compute: `cpu`, `cuda`, `cuda:1`."""
     threads: Annotated[int, Field(ge=1, le=4096)] | None = None
     """Threads of the CPU; torch's own choice unless given."""
+
+    @classmethod
+    def normalise(cls, data: dict[str, Any]) -> dict[str, Any]:
+        learn, control = data.get("learn"), data.get("control", {})
+        rule = learn.get("rule") if isinstance(learn, dict) else learn
+        if isinstance(control, dict) and not {"pathway", "feedback"} & set(control):
+            return {**data, "control": {**default_control(rule), **control}}
+        return data
 
     _circuit: CircuitSpec | None = PrivateAttr(default=None)
     _folder: Path = PrivateAttr(default=Path())

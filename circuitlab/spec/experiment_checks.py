@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from circuitlab.spec.base import Model, listed, refuse
+from circuitlab.spec.control_checks import check_control
 from circuitlab.spec.entries import Entry, Finding, entry_of, publish
 from circuitlab.spec.files import file_problem
 from circuitlab.spec.learn_checks import check_settled, cycle
@@ -36,7 +37,7 @@ def check_experiment(
     rest = {key: value for key, value in source.data.items() if key != "record"}
     entry = entry_of(model, {"experiment": "unnamed", "circuit": "unnamed", **rest})
     if entry.spec is not None:
-        for check in (_data, _loss, _control, _solve, _learn, check_settled, check_preconditioner):
+        for check in (_data, _loss, check_control, _solve, _learn, check_settled, check_preconditioner):
             publish(source, (), entry, check(entry.spec, circuit))
         for path, file in _files(rest):
             problem = file_problem(folder, file, allow_outside)
@@ -108,87 +109,6 @@ def _loss(spec: ExperimentSpec, circuit: CircuitSpec | None) -> Iterator[Finding
                 " or a leaky_integral controller",
                 ("control",),
             )
-
-
-def _control(spec: ExperimentSpec, circuit: CircuitSpec | None) -> Iterator[Finding]:
-    control = spec.control
-    allowed = {
-        "dynamic_inversion": ("tied", "random", "apical"),
-        "linear_feedback": ("random", "{file: Q.npz}"),
-    }[control.pathway]
-    if control.feedback not in allowed and not (
-        control.feedback == "file" and control.pathway == "linear_feedback"
-    ):
-        name = "{file: ...}" if control.feedback == "file" else f"'{control.feedback}'"
-        yield (
-            ("control", "feedback"),
-            f"{control.pathway} has no feedback {name}; allowed: {listed(allowed)}",
-            (),
-        )
-    if control.feedback == "file" and control.file is None:
-        yield (
-            ("control", "feedback"),
-            "feedback from a file needs 'file'; write 'feedback: {file: Q.npz}'",
-            (),
-        )
-    if control.feedback != "file" and control.file is not None:
-        yield (
-            ("control", "file"),
-            f"feedback '{control.feedback}' takes no file; write 'feedback: {{file: Q.npz}}'",
-            (),
-        )
-    if control.feedback != "random" and "scale" in control.model_fields_set:
-        yield (
-            ("control", "scale"),
-            "'scale' multiplies random feedback weights; allowed with 'feedback: random'",
-            (),
-        )
-    yield from _controller(spec)
-    if circuit is None:
-        return
-    if control.feedback == "apical" and not any(p.carries == "burst" for p in circuit.projections.values()):
-        yield (
-            ("control", "feedback"),
-            f"the circuit '{circuit.circuit}' has no projection with 'carries: burst', which"
-            " feedback 'apical' is made of; allowed: tied, random",
-            ("circuit",),
-        )
-    if not any(circuit.populations[name].controlled for name in circuit.outputs):
-        yield (
-            ("control",),
-            f"no output of the circuit '{circuit.circuit}' is controlled ('controlled: false'), so control"
-            " has nowhere to enter",
-            ("circuit",),
-        )
-
-
-def _controller(spec: ExperimentSpec) -> Iterator[Finding]:
-    controller, path = spec.control.controller, ("control", "controller")
-    if controller.type == "leaky_integral" and controller.alpha == 0:
-        yield (*path, "alpha"), "a leaky integral needs alpha above 0; write 'type: integral' for no leak", ()
-    if controller.type == "integral" and controller.leak:
-        yield (
-            (*path, "alpha"),
-            f"an integral controller has no leak, but alpha is {controller.leak:g}; allowed: 0",
-            (),
-        )
-    if controller.type == "proportional":
-        if controller.leak is not None:
-            inverse = (
-                f"; write 'beta: {1 / controller.leak:g}' (beta = 1/alpha)" if controller.leak > 0 else ""
-            )
-            yield (*path, "alpha"), f"a proportional controller has a gain beta, no alpha{inverse}", ()
-        if controller.tau_ms != 0:
-            yield (*path, "tau"), "a proportional controller has no time constant; leave 'tau' out", ()
-    elif controller.beta is not None:
-        yield (
-            (*path, "beta"),
-            f"'{controller.type}' has a leak alpha, no beta; write 'alpha: {1 / controller.beta:g}'"
-            " (alpha = 1/beta)",
-            (),
-        )
-    if controller.type != "proportional" and controller.tau_ms == 0:
-        yield (*path, "tau"), "a time is wanted, such as '100 ms'", ()
 
 
 def _solve(spec: ExperimentSpec, circuit: CircuitSpec | None) -> Iterator[Finding]:

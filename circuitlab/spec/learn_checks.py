@@ -6,14 +6,12 @@ import graphlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from circuitlab.spec.combinations import CONTROLLED_RULES
 from circuitlab.spec.entries import Finding
 
 if TYPE_CHECKING:
     from circuitlab.spec.circuit import CircuitSpec
     from circuitlab.spec.experiment import ExperimentSpec
-
-CONTROLLED_RULES = ("least_control", "least_control_gated")
-"""Rules whose credit signal is a control that acts on the circuit."""
 
 
 def check_settled(spec: ExperimentSpec, circuit: CircuitSpec | None) -> Iterator[Finding]:

@@ -10,22 +10,16 @@ from typing import Any, Literal
 from circuitlab.spec.base import Model
 from circuitlab.spec.circuit import CircuitSpec
 from circuitlab.spec.circuit_checks import NAME, RESERVED
+from circuitlab.spec.control import ControllerSpec, ControlSpec
 from circuitlab.spec.experiment import ExperimentSpec
+from circuitlab.spec.feedback import FeedbackLearningSpec
+from circuitlab.spec.learning import EarlyStoppingSpec, LearnSpec
+from circuitlab.spec.optimizer import OptimizerSpec, SchedulerSpec
 from circuitlab.spec.populations import AttributesSpec, BiasSpec, NamesSpec, PositionsSpec
 from circuitlab.spec.projections import ConnectSpec, WeightsSpec
 from circuitlab.spec.quantities import count_text, time_text
 from circuitlab.spec.rules import RULES
-from circuitlab.spec.settings import (
-    ControllerSpec,
-    ControlSpec,
-    DataSpec,
-    EarlyStoppingSpec,
-    LearnSpec,
-    LossSpec,
-    OptimizerSpec,
-    SchedulerSpec,
-    SolveSpec,
-)
+from circuitlab.spec.settings import DataSpec, LossSpec, SolveSpec
 from circuitlab.spec.settled import CheckEnergySpec
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -41,6 +35,7 @@ SHORTHANDS: tuple[type[Model], ...] = (
     ControlSpec,
     SolveSpec,
     LearnSpec,
+    FeedbackLearningSpec,
     OptimizerSpec,
     SchedulerSpec,
     EarlyStoppingSpec,

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import networkx
 
+from circuitlab.spec.combinations import CONTROLLED_RULES
 from circuitlab.spec.entries import Finding
-from circuitlab.spec.learn_checks import CONTROLLED_RULES
 
 if TYPE_CHECKING:
     from circuitlab.spec.circuit import CircuitSpec

@@ -1,0 +1,139 @@
+"""What must hold in the section `control`, and between it and the learning rule."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from circuitlab.spec.base import listed
+from circuitlab.spec.combinations import (
+    FEEDBACK_RULES,
+    PATHWAYS,
+    RULES,
+    SCALED,
+    combinations,
+)
+from circuitlab.spec.entries import Finding
+
+if TYPE_CHECKING:
+    from circuitlab.spec.circuit import CircuitSpec
+    from circuitlab.spec.experiment import ExperimentSpec
+
+
+def check_control(spec: ExperimentSpec, circuit: CircuitSpec | None) -> Iterator[Finding]:
+    """Findings on `control`, and on rules that make no sense under its pathway."""
+    control = spec.control
+    allowed = PATHWAYS[control.pathway]
+    if control.feedback not in allowed:
+        yield (
+            ("control", "feedback"),
+            f"{control.pathway} has no feedback {_name(control.feedback)}; allowed: {listed(map(_written, allowed))}",
+            (),
+        )
+    else:
+        yield from _combination(spec)
+    if control.nudge is not None and control.pathway != "deep_feedback_control":
+        yield (
+            ("control", "nudge"),
+            f"{control.pathway} holds the output at the target itself, not at a nudged one; allowed with"
+            " deep_feedback_control",
+            (),
+        )
+    if control.feedback == "file" and control.file is None:
+        yield (
+            ("control", "feedback"),
+            "feedback from a file needs 'file'; write 'feedback: {file: Q.npz}'",
+            (),
+        )
+    if control.feedback != "file" and control.file is not None:
+        yield (
+            ("control", "file"),
+            f"feedback '{control.feedback}' takes no file; write 'feedback: {{file: Q.npz}}'",
+            (),
+        )
+    if control.feedback not in SCALED and "scale" in control.model_fields_set:
+        yield (
+            ("control", "scale"),
+            "'scale' multiplies random feedback weights; allowed with 'feedback: random'",
+            (),
+        )
+    yield from _controller(spec)
+    if circuit is None:
+        return
+    if control.feedback == "apical" and not any(p.carries == "burst" for p in circuit.projections.values()):
+        yield (
+            ("control", "feedback"),
+            f"the circuit '{circuit.circuit}' has no projection with 'carries: burst', which"
+            " feedback 'apical' is made of; allowed: tied, random",
+            ("circuit",),
+        )
+    if not any(circuit.populations[name].controlled for name in circuit.outputs):
+        yield (
+            ("control",),
+            f"no output of the circuit '{circuit.circuit}' is controlled ('controlled: false'), so control"
+            " has nowhere to enter",
+            ("circuit",),
+        )
+
+
+def _combination(spec: ExperimentSpec) -> Iterator[Finding]:
+    """Rules, of the circuit and of the feedback, that do not go with the pathway and its feedback."""
+    control, learn = spec.control, spec.learn
+    found = f"{control.pathway} with feedback {_name(control.feedback)}"
+    allowed = RULES[learn.rule]
+    if control.feedback not in allowed.get(control.pathway, ()):
+        yield (
+            ("learn", "rule"),
+            f"{learn.rule} makes no sense under {found}; allowed: {combinations(allowed)}",
+            ("control",),
+        )
+    taught = learn.feedback
+    if taught is not None and control.feedback not in FEEDBACK_RULES[taught.rule].get(control.pathway, ()):
+        yield (
+            ("learn", "feedback"),
+            f"{taught.rule} does not teach the feedback weights of {found}; allowed:"
+            f" {combinations(FEEDBACK_RULES[taught.rule])}",
+            ("control",),
+        )
+
+
+def _written(feedback: str) -> str:
+    """A feedback as a file writes it."""
+    return "{file: Q.npz}" if feedback == "file" else feedback
+
+
+def _name(feedback: str) -> str:
+    return "{file: ...}" if feedback == "file" else f"'{feedback}'"
+
+
+def _controller(spec: ExperimentSpec) -> Iterator[Finding]:
+    controller, path = spec.control.controller, ("control", "controller")
+    if controller.type == "leaky_integral" and controller.alpha == 0:
+        yield (*path, "alpha"), "a leaky integral needs alpha above 0; write 'type: integral' for no leak", ()
+    if controller.type == "integral" and controller.leak:
+        yield (
+            (*path, "alpha"),
+            f"an integral controller has no leak, but alpha is {controller.leak:g}; allowed: 0",
+            (),
+        )
+    if controller.type == "pi" and controller.leak == 0:
+        yield (*path, "alpha"), "the integral part of 'pi' needs a leak alpha above 0", ()
+    if controller.type != "pi" and controller.k_p is not None:
+        yield (*path, "k_p"), f"'{controller.type}' has no gain k_p; allowed with 'type: pi'", ()
+    if controller.type == "proportional":
+        if controller.leak is not None:
+            inverse = (
+                f"; write 'beta: {1 / controller.leak:g}' (beta = 1/alpha)" if controller.leak > 0 else ""
+            )
+            yield (*path, "alpha"), f"a proportional controller has a gain beta, no alpha{inverse}", ()
+        if controller.tau_ms != 0:
+            yield (*path, "tau"), "a proportional controller has no time constant; leave 'tau' out", ()
+    elif controller.beta is not None:
+        yield (
+            (*path, "beta"),
+            f"'{controller.type}' has a leak alpha, no beta; write 'alpha: {1 / controller.beta:g}'"
+            " (alpha = 1/beta)",
+            (),
+        )
+    if controller.type != "proportional" and controller.tau_ms == 0:
+        yield (*path, "tau"), "a time is wanted, such as '100 ms'", ()

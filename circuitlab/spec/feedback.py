@@ -1,0 +1,71 @@
+"""The section `learn.feedback` of an experiment file: how feedback weights learn beside the circuit's own."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from circuitlab.spec.base import Model, without_none
+from circuitlab.spec.numbers import Count, NotNegative, Positive
+from circuitlab.spec.optimizer import OptimizerSpec
+from circuitlab.spec.quantities import Milliseconds, time_text
+
+NOISE: dict[str, Any] = {
+    "noise": 0.01,
+    "noise_tau": "20 ms",
+    "dt": "4 ms",
+    "steps": 800,
+    "decay": 0.01,
+    "optimizer": {"name": "sgd", "lr": 1e-5},
+}
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "kolen_pollack": {"decay": 1e-6},
+    "anti_hebbian": NOISE,
+    "alternating": {**NOISE, "noise_tau": "none", "pretraining": 1, "passes": 1},
+}
+"""What the keys of each rule are where the file does not say; a rule takes no other keys."""
+
+
+class FeedbackLearningSpec(Model):
+    """How the feedback weights learn."""
+
+    shorthand: ClassVar[str | None] = "rule"
+
+    rule: Literal["kolen_pollack", "anti_hebbian", "alternating"]
+    """`kolen_pollack` (S learns by the transposed update of W, both decay), `anti_hebbian` (Q learns from noise while
+    the circuit is controlled: a single phase) or `alternating` (Q learns from noise in phases of its own)."""
+    decay: NotNegative | None = None
+    """Decay of the feedback weights: for `kolen_pollack` a share per update, of W as well (1e-6); for the others the
+    factor of Q in its rule (0.01)."""
+    noise: Positive | None = None
+    """Standard deviation of the noise on every neuron (0.01)."""
+    noise_tau_ms: Milliseconds | None = Field(default=None, alias="noise_tau")
+    """Time constant of the Ornstein-Uhlenbeck noise of `anti_hebbian` (20 ms)."""
+    dt_ms: Milliseconds | None = Field(default=None, alias="dt")
+    """Time step of the noisy dynamics (4 ms)."""
+    steps: Count | None = None
+    """Time steps of the noisy dynamics per minibatch (800)."""
+    pretraining: Count | None = None
+    """Passes over the training samples in which `alternating` teaches Q before the circuit learns (1)."""
+    passes: Count | None = None
+    """Passes in which `alternating` teaches Q before each epoch but the first (1)."""
+    alpha: Positive | None = None
+    """Leak of the output controller in the phases of `alternating`; that of `control.controller` unless given."""
+    k_p: NotNegative | None = None
+    """Proportional gain of the output controller in the phases of `alternating`."""
+    optimizer: OptimizerSpec | None = None
+    """The optimizer of the feedback weights: for `kolen_pollack` the circuit's own, for the others sgd at 1e-5."""
+
+    @classmethod
+    def normalise(cls, data: dict[str, Any]) -> dict[str, Any]:
+        rule = data.get("rule")
+        return {**DEFAULTS.get(rule, {}), **data} if isinstance(rule, str) else data
+
+    def resolved(self) -> dict[str, Any]:
+        """Every key with its value, as it would be written in the file."""
+        data = without_none(self.model_dump(mode="json", by_alias=True))
+        for key in ("noise_tau", "dt"):
+            if key in data:
+                data[key] = time_text(data[key])
+        return data if self.optimizer is None else {**data, "optimizer": self.optimizer.resolved()}
