@@ -11,14 +11,9 @@ optimizer and scheduler. Run files go to runs/settled/. On one core a row takes 
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
-import subprocess
-import sys
-from functools import cache
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from trainings import accuracy, heading, line, run, spread, unconverged
+
 BOUND = "learn.constrain.largest_singular_value"
 EIGENVALUE = "learn.constrain.largest_symmetric_eigenvalue"
 FREE = ("learn.presynaptic=free",)
@@ -57,42 +52,19 @@ ROWS: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
 """Name, what holds for both rules, and what is of least control alone."""
 
 
-@cache
-def run(short: bool, rule: str, seed: int, options: tuple[str, ...], threads: int) -> dict:
-    """One training run's summary, as `circuitlab run --json` prints it."""
+def train(short: bool, rule: str, seed: int, options: tuple[str, ...], threads: int) -> dict:
+    """One training run's summary."""
     experiment = "recurrent_digits" if short else "mnist_recurrent"
     length = ("learn.epochs=15",) if short else ("learn.epochs=1", f"data.limit={300 * 64}")
-    common = (
-        f"seed={seed}",
-        f"threads={threads}",
-        f"learn.rule={rule}",
-        "learn.clip=10",
-        "record={}",
-        *length,
-    )
+    common = (f"learn.rule={rule}", "learn.clip=10", "record={}", *length)
     fresh = ("learn.constrain={}", "learn.scheduler=constant", "learn.optimizer={name: adam, lr: 1e-3}")
-    sets = [word for option in (*common, *fresh, *options) for word in ("--set", option)]
-    out = ROOT / "runs" / "settled" / f"{experiment}-{rule}-{seed}.h5"
-    code = "import sys; from circuitlab.cli.main import main; sys.exit(main(sys.argv[1:]))"
-    file = str(ROOT / "experiments" / f"{experiment}.yaml")
-    command = [sys.executable, "-c", code, "run", file, "-o", str(out), "--overwrite", "--json", *sets]
-    return json.loads(subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout)
-
-
-def spread(values: list[float], digits: int) -> str:
-    """Mean and standard deviation over seeds."""
-    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.mean(values):.{digits}f} ± {deviation:.{digits}f}"
+    return run("settled", f"{experiment}-{rule}", experiment, seed, (*common, *fresh, *options), threads)
 
 
 def cells(found: list[dict]) -> list[str]:
     """Test accuracy, share of unconverged samples, and products per sample in the last epoch, over seeds."""
-    missing = [100 * one["unconverged_samples"] / one["samples"] for one in found]
-    return [
-        spread([100 * one["last"]["test_accuracy"] for one in found], 2),
-        f"{statistics.mean(missing):.3f}",
-        spread([one["last"]["products"] for one in found], 1),
-    ]
+    products = spread([one["last"]["products"] for one in found], 1)
+    return [accuracy(found), f"{unconverged(found):.3f}", products]
 
 
 def main() -> None:
@@ -108,22 +80,21 @@ def main() -> None:
     given = parser.parse_args()
     names = ("accuracy, %", "unconverged, %", "products")
     heads = [f"{rule}: {name}" for rule in ("least control", "recurrent backprop") for name in names]
-    print(f"| alpha {given.alpha:g} | " + " | ".join(heads) + " | energies lowered of checked |")
-    print("|---" * (len(heads) + 2) + "|", flush=True)
+    heading([f"alpha {given.alpha:g}", *heads, "energies lowered of checked"])
     for name, both, own in ROWS:
         if not any(word in name for word in given.only):
             continue
         mine = (f"control.controller.alpha={given.alpha}", *both, *own)
         mine = tuple(option.replace("ALPHA", str(given.alpha)) for option in mine)
-        ours = [run(given.short, "least_control", seed, mine, given.threads) for seed in given.seeds]
-        theirs = [run(given.short, "recurrent_backprop", seed, both, given.threads) for seed in given.seeds]
+        ours = [train(given.short, "least_control", seed, mine, given.threads) for seed in given.seeds]
+        theirs = [train(given.short, "recurrent_backprop", seed, both, given.threads) for seed in given.seeds]
         last = [one["last"] for one in ours]
         lowered = ""
         if "energy_checked" in last[0]:
             counts = [sum(one[f"energy_{key}"] for one in last) for key in ("lowered", "checked")]
             lowered = f"{counts[0]:.0f} of {counts[1]:.0f} (last epoch)"
         row = [name.replace("ALPHA", f"{given.alpha:g}"), *cells(ours), *cells(theirs), lowered]
-        print("| " + " | ".join(row) + " |", flush=True)
+        line(row)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import difflib
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
@@ -54,16 +53,6 @@ class Model(BaseModel):
     def keys(cls) -> dict[str, FieldInfo]:
         """The keys of this mapping as the user writes them."""
         return {info.alias or name: info for name, info in cls.model_fields.items()}
-
-
-@dataclass(frozen=True)
-class NotBuilt:
-    """Names that the design has and this version refuses, told apart from misspelt ones."""
-
-    names: tuple[str, ...]
-
-    def __init__(self, *names: str) -> None:
-        object.__setattr__(self, "names", names)
 
 
 def listed(names: Iterable[object]) -> str:
@@ -162,9 +151,6 @@ def _message(
         names = _choices(annotation) or [
             part.strip(" '") for part in str(context["expected"]).replace(" or ", ",").split(",")
         ]
-        blocked = _not_built(owner, location)
-        if isinstance(value, str) and value in blocked:
-            return f"'{value}' is not built yet; allowed: {listed(names)}", False, location
         near = suggestion(value, names) if isinstance(value, str) else ""
         return (
             f"{described(value)} is not allowed; allowed: {listed(names)}{'.' if near else ''}{near}",
@@ -278,11 +264,6 @@ def _choices(annotation: Any) -> list[Any]:
 def _allowed(annotation: Any) -> str:
     names = _choices(annotation)
     return f"; allowed: {listed(names)}" if names else ""
-
-
-def _not_built(owner: type[Model] | None, location: tuple[Any, ...]) -> tuple[str, ...]:
-    info = owner.keys().get(location[-1]) if owner and location else None
-    return next((mark.names for mark in info.metadata if isinstance(mark, NotBuilt)), ()) if info else ()
 
 
 def refuse(names: Iterable[str], name: str) -> str:

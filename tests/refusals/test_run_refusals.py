@@ -192,8 +192,9 @@ CASES = {
     f"{EQ} --control linear_feedback --set control.file=q_missing.npz": (
         "q_missing.npz: z is no non-input population; allowed: h, y"
     ),
-    f"{EQ} --control energy_based": (
-        "--set control.pathway: 'energy_based' is not built yet; allowed: dynamic_inversion, linear_feedback"
+    f"{EQ} --control energy": (
+        "--set control.pathway: 'energy' is not allowed; allowed: dynamic_inversion, energy_based, "
+        "lateral_inhibition, linear_feedback, deep_feedback_control. Did you mean 'energy_based'?"
     ),
     # inputs and targets
     EQ.replace("x.npy", "nan.npy"): "nan.npy: sample 3, unit 5 is nan; every value must be finite",

@@ -214,19 +214,25 @@ def test_overrides_reach_every_depth_through_shorthands_too(folder: Path) -> Non
         ),
         (
             "learn.epoch=3",
-            "--set learn.epoch: unknown key; allowed: rule, presynaptic, weighting, optimizer, scheduler,"
-            " epochs, batch_size, clip, constrain, penalty, early_stopping,"
+            "--set learn.epoch: unknown key; allowed: rule, feedback, beta, presynaptic, weighting,"
+            " optimizer, scheduler, epochs, batch_size, clip, constrain, penalty, early_stopping,"
             " snapshots_every. Did you mean 'epochs'?",
         ),
         (
-            "learn.rule=anti_hebbian",
-            "--set learn.rule: 'anti_hebbian' is not built yet; allowed: least_control,"
-            " least_control_gated, recurrent_backprop, backprop",
+            "learn.rule=kolen_polack",
+            "--set learn.rule: 'kolen_polack' is not allowed; allowed: least_control, least_control_gated,"
+            " deep_feedback_control, deep_feedback_control_ss, deep_feedback_control_ssa,"
+            " recurrent_backprop, backprop, feedback_alignment, direct_feedback_alignment,"
+            " predictive_coding, equilibrium_propagation",
         ),
         (
-            "control.controller.type=pi",
-            "--set control.controller.type: 'pi' is not built yet; allowed: leaky_integral,"
-            " integral, proportional",
+            "control.controller.k_p=1",
+            "--set control.controller.k_p: 'leaky_integral' has no gain k_p; allowed with 'type: pi'",
+        ),
+        (
+            "control.nudge=0.1",
+            "--set control.nudge: dynamic_inversion holds the output at the target itself, not at a nudged"
+            " one; allowed with deep_feedback_control",
         ),
         (
             "solve.dt=1",
