@@ -3,9 +3,9 @@
     python benchmarks/methods.py [--epochs 2] [--seeds 0 1 2] [--only WORD ...] [--circuits feedforward recurrent]
                                  [--threads 1]
 
-Each row is an experiment file, mnist_feedforward_NAME.yaml or mnist_recurrent_NAME.yaml, run as it is but for its number
-of epochs. Backprop (recurrent backprop under the row's own bound on the weights) is trained in the same run, on the
-same seeds; `behind` is how much lower the row's test accuracy is, in points. Run files go to runs/methods/, and
+Each row is an experiment file, mnist_feedforward_NAME.yaml or mnist_recurrent_NAME.yaml, run as it is but for its
+number of epochs. Backprop (recurrent backprop under the row's own bound on the weights) is trained in the same run, on
+the same seeds; `behind` is how much lower the row's test accuracy is, in points. Run files go to runs/methods/, and
 `circuitlab diagnose EXPERIMENT --weights RUN.h5` says more of any of them. `--epochs 30` is the papers' length.
 """
 
