@@ -2,6 +2,7 @@
 //
 // Samples are split over threads in fixed chunks and every sum of a sample runs over the rows in order, so that the
 // results do not depend on the number of threads.
+#include "exponential.h"
 #include "native.h"
 
 #include <algorithm>
@@ -422,58 +423,97 @@ template <typename T> void mix(const Step<T>& o, int threads) {
     for (int64_t k = 0; k < chunks; ++k) mix_chunk<T>(o, k * CHUNK, std::min(CHUNK, o.samples - k * CHUNK));
 }
 
-// Newton's method for alpha u + softmax(z + u) - target = 0, one sample after the other; see CrossEntropy.controller.
+// exp(x) for x <= 0, down to the smallest subnormal number.
+inline float exp_of(float x) { return exp_gradual(x); }
+inline double exp_of(double x) { return std::exp(x); }
+
+// Newton's method for alpha u + softmax(z + u) - target = 0, for `count` samples from z, target and u on, at most one
+// vector's; see CrossEntropy.controller. A sample's steps and their number are its own, whoever its neighbours are.
+// `work` holds 6 vectors of every class.
+template <typename T> struct Lanes {
+    static constexpr int64_t WIDTH = VECTOR / int64_t(sizeof(T));
+    typedef T Vector __attribute__((vector_size(VECTOR)));
+
+    static Vector load(const T* from, int64_t count) {
+        Vector v = {};
+        if (count == WIDTH) std::memcpy(&v, from, VECTOR); else std::memcpy(&v, from, count * sizeof(T));
+        return v;
+    }
+    static Vector absolute(const Vector& x) { return x < 0 ? -x : x; }
+    static Vector exponential(const Vector& x) {
+        T each[WIDTH];
+        std::memcpy(each, &x, VECTOR);
+        for (int64_t c = 0; c < WIDTH; ++c) each[c] = exp_of(each[c]);
+        return load(each, WIDTH);
+    }
+
+    static void cross_entropy(int64_t k, int64_t B, const T* z_, const T* target, T alpha, T* u, int64_t most,
+                              int64_t count, Vector* work) {
+        const T enough = std::sqrt(std::numeric_limits<T>::epsilon()), least = enough * enough * enough * enough;
+        Vector *z = work, *t = z + k, *p = t + k, *step = p + k, *ahead = step + k, *v = ahead + k;
+        Vector mean = {}, open;
+        for (int64_t c = 0; c < WIDTH; ++c) open[c] = c < count ? T(1) : T(0);
+        for (int64_t i = 0; i < k; ++i) {
+            z[i] = load(z_ + i * B, count);
+            t[i] = load(target + i * B, count);
+            v[i] = load(u + i * B, count);
+            mean += v[i];
+        }
+        mean /= T(k);
+        for (int64_t i = 0; i < k; ++i) v[i] -= mean;
+        for (int64_t turn = 0; turn < most; ++turn) {
+            Vector top = z[0] + v[0], sum = {};
+            for (int64_t i = 0; i < k; ++i) {
+                p[i] = z[i] + v[i];
+                top = (p[i] > top) | (p[i] != p[i]) ? p[i] : top;
+            }
+            for (int64_t i = 0; i < k; ++i) { p[i] = exponential(p[i] - top); sum += p[i]; }
+            // 1 - p_i as the sum of the other classes, which keeps its digits
+            Vector run = {};
+            for (int64_t i = 0; i < k; ++i) { p[i] /= sum; ahead[i] = run; run += p[i]; }
+            run = Vector{};
+            Vector above = {}, below = {};
+            for (int64_t i = k - 1; i >= 0; --i) {
+                const Vector others = ahead[i] + run, d = alpha + p[i], share = p[i] / d;
+                run += p[i];
+                step[i] = (alpha * v[i] + p[i] * (T(1) - t[i]) - t[i] * others) / d;
+                ahead[i] = share;
+                above += p[i] * step[i];
+                below += alpha * share;
+            }
+            const Vector shared = above / below;
+            Vector largest = {}, size = {};
+            for (int64_t i = 0; i < k; ++i) {
+                step[i] += ahead[i] * shared;
+                const Vector a = absolute(step[i]);
+                largest = (a > largest) | (a != a) ? a : largest;
+            }
+            const Vector reach = largest < T(2) ? Vector{} + T(2) : largest, bounded = T(2) / reach;
+            for (int64_t i = 0; i < k; ++i) {
+                v[i] = open != 0 ? v[i] - step[i] * bounded : v[i];
+                const Vector a = absolute(v[i]);
+                size = size < a ? a : size;
+            }
+            open = largest > enough * size + least ? open : Vector{};
+            bool some = false;
+            for (int64_t c = 0; c < WIDTH; ++c) some |= open[c] != T(0);
+            if (!some) break;
+        }
+        for (int64_t i = 0; i < k; ++i) std::memcpy(u + i * B, v + i, count * sizeof(T));
+    }
+};
+
 template <typename T>
-void cross_entropy(int64_t k, int64_t B, const T* z, const T* target, double alpha_, T* u, int64_t most,
-                   int threads) {
-    const T alpha = T(alpha_), eps = std::numeric_limits<T>::epsilon();
-    const double enough = std::sqrt(double(eps));
-    const double least = enough * enough * enough * enough;
+void cross_entropy(int64_t k, int64_t B, const T* z, const T* target, double alpha, T* u, int64_t most, int threads) {
+    constexpr int64_t SMALL = 64, WIDTH = Lanes<T>::WIDTH;
+    const int64_t groups = (B + WIDTH - 1) / WIDTH;
     (void)threads;
 #pragma omp parallel for num_threads(threads) if (threads > 1 && B * k > WIDE / 32) schedule(static)
-    for (int64_t s = 0; s < B; ++s) {
-        constexpr int64_t SMALL = 64;
-        T store[4 * SMALL];
-        T* work = k <= SMALL ? store : new T[4 * k];
-        T *p = work, *step = work + k, *ahead = work + 2 * k, *v = work + 3 * k;
-        T mean = 0;
-        for (int64_t i = 0; i < k; ++i) mean += u[i * B + s];
-        for (int64_t i = 0; i < k; ++i) v[i] = u[i * B + s] - mean / T(k);
-        for (int64_t count = 0; count < most; ++count) {
-            T top = -std::numeric_limits<T>::infinity(), sum = 0;
-            for (int64_t i = 0; i < k; ++i) {
-                const T y = z[i * B + s] + v[i];
-                p[i] = y;
-                top = y > top || y != y ? y : top;
-            }
-            for (int64_t i = 0; i < k; ++i) { p[i] = std::exp(p[i] - top); sum += p[i]; }
-            for (int64_t i = 0; i < k; ++i) p[i] /= sum;
-            // 1 - p_i as the sum of the other classes, which keeps its digits
-            T run = 0;
-            for (int64_t i = 0; i < k; ++i) { ahead[i] = run; run += p[i]; }
-            run = 0;
-            T above = 0, below = 0;
-            for (int64_t i = k - 1; i >= 0; --i) {
-                const T t = target[i * B + s], others = ahead[i] + run;
-                run += p[i];
-                const T plus = p[i] * (T(1) - t), minus = t * others;
-                const T d = alpha + p[i];
-                step[i] = (alpha * v[i] + plus - minus) / d;
-                above += p[i] * step[i];
-                below += alpha * (p[i] / d);
-            }
-            T largest = 0, size = 0;
-            const T shared = above / below;
-            for (int64_t i = 0; i < k; ++i) {
-                step[i] += p[i] / (alpha + p[i]) * shared;
-                const T a = std::abs(step[i]);
-                largest = a > largest || a != a ? a : largest;
-            }
-            const T share = T(2) / std::max(largest, T(2));
-            for (int64_t i = 0; i < k; ++i) { v[i] -= step[i] * share; size = std::max(size, std::abs(v[i])); }
-            if (!(double(largest) > enough * double(size) + least)) break;
-        }
-        for (int64_t i = 0; i < k; ++i) u[i * B + s] = v[i];
+    for (int64_t g = 0; g < groups; ++g) {
+        typename Lanes<T>::Vector store[6 * SMALL];
+        auto* work = k <= SMALL ? store : new typename Lanes<T>::Vector[6 * k];
+        const int64_t s = g * WIDTH, count = std::min(WIDTH, B - s);
+        Lanes<T>::cross_entropy(k, B, z + s, target + s, T(alpha), u + s, most, count, work);
         if (work != store) delete[] work;
     }
 }
