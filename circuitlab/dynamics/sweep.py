@@ -21,7 +21,7 @@ from torch import Tensor
 from circuitlab.compile import loops
 from circuitlab.compile.kernels import Kernel
 from circuitlab.compile.kernels.base import Product
-from circuitlab.dynamics.activations import Activation, kinked_control
+from circuitlab.dynamics.activations import Activation, kinked_control, rate_of_sum
 
 if TYPE_CHECKING:
     from circuitlab.dynamics.circuit import CircuitSystem
@@ -284,11 +284,12 @@ class CircuitSweep(Sweep):
         stage.predict()
         if not stage.read:
             return
+        activation = stage.plan.activation
         if psi is None:
-            stage.potential.copy_(stage.prediction)
+            activation.rate(stage.potential.copy_(stage.prediction), stage.rate)
         else:
-            torch.add(stage.prediction, psi[stage.plan.rows.start], out=stage.potential)
-        stage.plan.activation.rate(stage.potential, stage.rate)
+            control = psi[stage.plan.rows.start]
+            rate_of_sum(activation, stage.prediction, control, stage.potential, stage.rate)
 
     def hold(self, phi: Tensor) -> None:
         self.potential.copy_(phi)

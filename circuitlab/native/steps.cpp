@@ -333,7 +333,7 @@ template <typename T>
 struct Step {
     int64_t rows, all_rows, blocks, samples;
     const T* state;
-    T* out;  // the next state; may be `state`
+    T* out;  // the next state: over the last one, or in `origin`
     const T* image;
     T *best, *origin, *images, *residuals;  // origin: the state whose image is the best
     const T* residual;
@@ -416,11 +416,19 @@ template <typename T> void mix_chunk(const Step<T>& o, int64_t c0, int64_t width
     }
 }
 
-template <typename T> void mix(const Step<T>& o, int threads) {
+// Returns whether every sample is better. Then nothing is copied: the next state is in `origin`, the best in `image`, and
+// the caller has them change places with `state` and `best`.
+template <typename T> int mix(Step<T> o, int threads) {
+    const bool all = std::all_of(o.better, o.better + o.samples, [](uint8_t b) { return b != 0; });
+    if (all) {
+        o.out = o.origin;
+        o.better = nullptr;
+    }
     const int64_t chunks = (o.samples + CHUNK - 1) / CHUNK;
     (void)threads;
 #pragma omp parallel for num_threads(threads) if (threads > 1 && o.rows * o.samples > WIDE) schedule(static)
     for (int64_t k = 0; k < chunks; ++k) mix_chunk<T>(o, k * CHUNK, std::min(CHUNK, o.samples - k * CHUNK));
+    return all;
 }
 
 // exp(x) for x <= 0, down to the smallest subnormal number.
@@ -561,12 +569,12 @@ int64_t judge(int64_t B, int64_t blocks, const double* norms, const double* floo
         observe<T>({samples, blocks, edges, state, image, last_image, last_residual, images, residuals, depth,        \
                     filled, place, fresh, norms, gram, right}, threads);                                              \
     }                                                                                                                 \
-    CIRCUITLAB_API void circuitlab_mix_f##bits(int64_t rows, int64_t all_rows, int64_t blocks, int64_t samples,       \
-        const T* state, T* out, const T* image, T* best, T* origin, T* images, T* residuals, const T* residual, int64_t depth,\
+    CIRCUITLAB_API int circuitlab_mix_f##bits(int64_t rows, int64_t all_rows, int64_t blocks, int64_t samples,        \
+        T* state, const T* image, T* best, T* origin, T* images, T* residuals, const T* residual, int64_t depth,\
         int64_t filled, double* gram, const double* right, const double* norms, const uint8_t* better,                \
         const uint8_t* trouble, uint8_t* fresh, double* damping, double ridge, double tiny, double retreat,           \
         double shortest, int threads) {                                                                               \
-        mix<T>({rows, all_rows, blocks, samples, state, out, image, best, origin, images, residuals, residual, depth, \
+        return mix<T>({rows, all_rows, blocks, samples, state, state, image, best, origin, images, residuals, residual, depth, \
                 filled, gram, right, norms, better, trouble, fresh, damping, ridge, tiny, retreat, shortest},         \
                threads);                                                                                              \
     }                                                                                                                 \
