@@ -147,75 +147,95 @@ template <typename T, int WIDTH> void observe_chunk(const Observation<T>& o, int
     }
 }
 
-// The same for as many samples as one vector holds and a given length of history, all sums in registers.
-template <typename T, int FILLED> void observe_vector(const Observation<T>& o, int64_t c0) {
-    constexpr int64_t WIDTH = VECTOR / int64_t(sizeof(T));
+// The same for VECTORS vectors of samples and a given length of history. Some rows of one vector after the other, so that
+// a line of the cache is read once; what a vector's rows add up to stays in registers for as long as they last.
+template <typename T, int FILLED, int VECTORS> void observe_vectors(const Observation<T> o, int64_t c0) {
+    constexpr int64_t WIDTH = VECTOR / int64_t(sizeof(T)), TILE = 16;
     typedef T Vector __attribute__((vector_size(VECTOR)));
+    struct Sums { Vector residual, variable, dots[FILLED], ends[FILLED]; };
     const int64_t B = o.samples, size = o.edges[o.blocks] * B;
-    Vector keep;
-    for (int64_t c = 0; c < WIDTH; ++c) keep[c] = o.fresh[c0 + c] ? T(0) : T(1);
-    const bool all = std::none_of(o.fresh + c0, o.fresh + c0 + WIDTH, [](uint8_t f) { return f != 0; });
+    Vector keep[VECTORS];
+    bool all[VECTORS];
+    for (int64_t v = 0; v < VECTORS; ++v) {
+        all[v] = true;
+        for (int64_t c = 0; c < WIDTH; ++c) {
+            const bool fresh = o.fresh[c0 + v * WIDTH + c] != 0;
+            keep[v][c] = fresh ? T(0) : T(1);
+            all[v] &= !fresh;
+        }
+    }
     const auto load = [](const T* from) { Vector v; std::memcpy(&v, from, VECTOR); return v; };
     const auto store = [](T* to, const Vector& v) { std::memcpy(to, &v, VECTOR); };
     for (int64_t block = 0; block < o.blocks; ++block) {
-        double total[2 + 2 * FILLED][WIDTH] = {};
+        double total[VECTORS][2 + 2 * FILLED][WIDTH] = {};
         for (int64_t from = o.edges[block]; from < o.edges[block + 1]; from += FLUSH) {
             const int64_t to = std::min(o.edges[block + 1], from + FLUSH);
-            Vector residual = {}, variable = {}, dots[FILLED] = {}, ends[FILLED] = {};
-            for (int64_t row = from; row < to; ++row) {
-                const int64_t at = row * B + c0;
-                const Vector x = load(o.state + at), n = load(o.image + at), g = n - x;
-                residual += g * g;
-                variable += n * n;
-                Vector d = g - load(o.last_residual + at), dn = n - load(o.last_image + at);
-                if (!all) { d = keep != 0 ? d : Vector{}; dn = keep != 0 ? dn : Vector{}; }
-                store(o.residuals + o.place * size + at, d);
-                store(o.images + o.place * size + at, dn);
-                for (int j = 0; j < FILLED; ++j) {
-                    const Vector other = load(o.residuals + j * size + at);
-                    dots[j] += d * other;
-                    ends[j] += g * other;
+            Sums sums[VECTORS] = {};
+            for (int64_t tile = from; tile < to; tile += TILE)
+                for (int64_t v = 0; v < VECTORS; ++v) {
+                    Sums s = sums[v];
+                    const int64_t end = std::min(to, tile + TILE);
+                    for (int64_t row = tile; row < end; ++row) {
+                        const int64_t at = row * B + c0 + v * WIDTH;
+                        const Vector x = load(o.state + at), n = load(o.image + at), g = n - x;
+                        s.residual += g * g;
+                        s.variable += n * n;
+                        Vector d = g - load(o.last_residual + at), dn = n - load(o.last_image + at);
+                        if (!all[v]) { d = keep[v] != 0 ? d : Vector{}; dn = keep[v] != 0 ? dn : Vector{}; }
+                        store(o.residuals + o.place * size + at, d);
+                        store(o.images + o.place * size + at, dn);
+                        for (int j = 0; j < FILLED; ++j) {
+                            const Vector other = load(o.residuals + j * size + at);
+                            s.dots[j] += d * other;
+                            s.ends[j] += g * other;
+                        }
+                        store(o.last_image + at, n);
+                        store(o.last_residual + at, g);
+                    }
+                    sums[v] = s;
                 }
-                store(o.last_image + at, n);
-                store(o.last_residual + at, g);
-            }
-            for (int64_t c = 0; c < WIDTH; ++c) {
-                total[0][c] += double(residual[c]);
-                total[1][c] += double(variable[c]);
-                for (int j = 0; j < FILLED; ++j) {
-                    total[2 + 2 * j][c] += double(dots[j][c]);
-                    total[3 + 2 * j][c] += double(ends[j][c]);
+            for (int64_t v = 0; v < VECTORS; ++v)
+                for (int64_t c = 0; c < WIDTH; ++c) {
+                    total[v][0][c] += double(sums[v].residual[c]);
+                    total[v][1][c] += double(sums[v].variable[c]);
+                    for (int j = 0; j < FILLED; ++j) {
+                        total[v][2 + 2 * j][c] += double(sums[v].dots[j][c]);
+                        total[v][3 + 2 * j][c] += double(sums[v].ends[j][c]);
+                    }
                 }
-            }
         }
         double* matrix = o.gram + block * o.depth * o.depth * B;
-        for (int64_t c = 0; c < WIDTH; ++c) {
-            const int64_t sample = c0 + c;
-            o.norms[(block * 2) * B + sample] = total[0][c];
-            o.norms[(block * 2 + 1) * B + sample] = total[1][c];
-            for (int64_t j = 0; j < FILLED; ++j) {
-                matrix[(o.place * o.depth + j) * B + sample] = total[2 + 2 * j][c];
-                matrix[(j * o.depth + o.place) * B + sample] = total[2 + 2 * j][c];
-                o.right[(block * o.depth + j) * B + sample] = total[3 + 2 * j][c];
+        for (int64_t v = 0; v < VECTORS; ++v)
+            for (int64_t c = 0; c < WIDTH; ++c) {
+                const int64_t sample = c0 + v * WIDTH + c;
+                o.norms[(block * 2) * B + sample] = total[v][0][c];
+                o.norms[(block * 2 + 1) * B + sample] = total[v][1][c];
+                for (int64_t j = 0; j < FILLED; ++j) {
+                    matrix[(o.place * o.depth + j) * B + sample] = total[v][2 + 2 * j][c];
+                    matrix[(j * o.depth + o.place) * B + sample] = total[v][2 + 2 * j][c];
+                    o.right[(block * o.depth + j) * B + sample] = total[v][3 + 2 * j][c];
+                }
             }
-        }
     }
+}
+
+template <typename T, int VECTORS> bool observe_filled(const Observation<T>& o, int64_t c0) {
+    switch (o.filled) {
+        case 1: observe_vectors<T, 1, VECTORS>(o, c0); return true;
+        case 2: observe_vectors<T, 2, VECTORS>(o, c0); return true;
+        case 3: observe_vectors<T, 3, VECTORS>(o, c0); return true;
+        case 4: observe_vectors<T, 4, VECTORS>(o, c0); return true;
+        case 5: observe_vectors<T, 5, VECTORS>(o, c0); return true;
+    }
+    return false;
 }
 
 // Samples from c0 on, at most CHUNK of them.
 template <typename T> void observe_part(const Observation<T>& o, int64_t c0, int64_t width) {
     constexpr int64_t WIDTH = VECTOR / int64_t(sizeof(T));
     if (o.depth && o.place >= 0) {
-        for (; width >= WIDTH; c0 += WIDTH, width -= WIDTH) {
-            switch (o.filled) {
-                case 1: observe_vector<T, 1>(o, c0); continue;
-                case 2: observe_vector<T, 2>(o, c0); continue;
-                case 3: observe_vector<T, 3>(o, c0); continue;
-                case 4: observe_vector<T, 4>(o, c0); continue;
-                case 5: observe_vector<T, 5>(o, c0); continue;
-            }
-            break;
-        }
+        if (width == CHUNK && observe_filled<T, CHUNK / WIDTH>(o, c0)) return;
+        while (width >= WIDTH && observe_filled<T, 1>(o, c0)) { c0 += WIDTH; width -= WIDTH; }
     }
     if (width == CHUNK) observe_chunk<T, CHUNK>(o, c0, width);
     else if (width > 0) observe_chunk<T, 0>(o, c0, width);
@@ -436,7 +456,7 @@ inline float exp_of(float x) { return exp_gradual(x); }
 inline double exp_of(double x) { return std::exp(x); }
 
 // Newton's method for alpha u + softmax(z + u) - target = 0, for `count` samples from z, target and u on, at most one
-// vector's; see CrossEntropy.controller. A sample's steps and their number are its own, whoever its neighbours are.
+// vector's; see CrossEntropy.hold. A sample's steps and their number are its own, whoever its neighbours are.
 // `work` holds 6 vectors of every class.
 template <typename T> struct Lanes {
     static constexpr int64_t WIDTH = VECTOR / int64_t(sizeof(T));
