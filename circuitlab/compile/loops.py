@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from ctypes import c_double, c_int, c_int64, c_void_p
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,11 +24,12 @@ _P, _N, _I, _D = c_void_p, c_int64, c_int, c_double
 _TYPES = {
     "gate": (_I, _I, _N, _P, _P, _P, _P, _P, _P, _D, _D, _I),
     "observe": (_N, _N, _P, _P, _P, _P, _P, _P, _P, _N, _N, _N, _P, _P, _P, _P, _I),
-    "mix": (*[_N] * 4, *[_P] * 8, _N, _N, *[_P] * 7, *[_D] * 4, _I),
-    "tanh": (_N, _P, _P, _I),
+    "mix": (*[_N] * 4, *[_P] * 7, _N, _N, *[_P] * 7, *[_D] * 4, _I),
+    "tanh": (_N, _P, _P, _P, _P, _I),
     "cross_entropy": (_N, _N, _P, _P, _D, _P, _N, _I),
 }
-_RUN: dict[tuple[str, torch.dtype], Callable[..., None]] = {}
+_RESULTS = {"mix": _I}
+_RUN: dict[tuple[str, torch.dtype], Callable[..., Any]] = {}
 _JUDGE = (_N, _N, _P, _P, _D, _D, _N, _D, _N, _P, _P, _P, _P, _P, _P)
 
 
@@ -36,12 +38,14 @@ def usable(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu" and tensor.dtype in _BITS and native.available()
 
 
-def call(name: str, like: Tensor, *arguments: int | float) -> None:
-    """Run a loop in the precision of `like`, with torch's number of threads; tensors are given by their addresses."""
+def call(name: str, like: Tensor, *arguments: int | float) -> Any:
+    """Run a loop in the precision of `like`, with torch's number of threads; tensors are given by their addresses. What
+    it returns, if anything, is said in steps.cpp."""
     key = (name, like.dtype)
     if key not in _RUN:
-        _RUN[key] = native.function(f"circuitlab_{name}_f{_BITS[like.dtype]}", _TYPES[name])
-    _RUN[key](*arguments, torch.get_num_threads())
+        address = f"circuitlab_{name}_f{_BITS[like.dtype]}"
+        _RUN[key] = native.function(address, _TYPES[name], _RESULTS.get(name))
+    return _RUN[key](*arguments, torch.get_num_threads())
 
 
 def judge(

@@ -120,7 +120,7 @@ class RandomFeedback(OwnFeedback):
                 replace(link.projection, edges=edges, plastic=False), shape, compiled.dtype
             )
             self.kernels[name] = kernel.to(compiled.device)
-            ways.append(Route(self.kernels[name].add_transposed, link.target, link.source))
+            ways.append(Route(self.kernels[name], True, link.target, link.source))
         super().__init__(system, ways)
 
     def weights(self) -> dict[str, Tensor]:
@@ -137,7 +137,7 @@ class ApicalFeedback(OwnFeedback):
                 "control.feedback: apical needs projections with `carries: burst` onto apical sites, and the circuit "
                 "has none; allowed: tied, random"
             )
-        super().__init__(system, [Route(k.kernel.add_product, k.source, k.target) for k in links])
+        super().__init__(system, [Route(k.kernel, False, k.source, k.target) for k in links])
 
 
 class DynamicInversion(Pathway):

@@ -45,9 +45,15 @@ def _flat(phi: Tensor, rate: Tensor) -> Tensor:
     return torch.zeros_like(phi)
 
 
+def _compiled(*tensors: Tensor) -> bool:
+    """Whether the compiled tanh takes these tensors."""
+    first = tensors[0]
+    return loops.usable(first) and first.dtype == torch.float32 and all(t.is_contiguous() for t in tensors)
+
+
 def _tanh(phi: Tensor, out: Tensor) -> Tensor:
-    if loops.usable(phi) and phi.dtype == torch.float32 and phi.is_contiguous() and out.is_contiguous():
-        loops.call("tanh", phi, phi.numel(), phi.data_ptr(), out.data_ptr())
+    if _compiled(phi, out):
+        loops.call("tanh", phi, phi.numel(), phi.data_ptr(), 0, 0, out.data_ptr())
         return out
     return torch.tanh(phi, out=out)
 
@@ -103,6 +109,15 @@ ACTIVATIONS: dict[str, Activation] = {
         ),
     )
 }
+
+
+def rate_of_sum(activation: Activation, a: Tensor, b: Tensor, potential: Tensor, rate: Tensor) -> None:
+    """potential = a + b and rate = sigma(potential), written in place; all [unit, sample]."""
+    if activation.name == "tanh" and _compiled(a, b, potential, rate):
+        pointers = (tensor.data_ptr() for tensor in (a, b, potential, rate))
+        loops.call("tanh", a, a.numel(), *pointers)
+        return
+    activation.rate(torch.add(a, b, out=potential), rate)
 
 
 def at_kink(kink: tuple[float, float], raw: Tensor, prediction: Tensor) -> Tensor:

@@ -48,9 +48,7 @@ class CircuitSystem(System):
         self.group_of |= {rows.start: group[0].start for group in self.groups for rows in group}
         self.plans = _plans(self)
         self.swept = not any(plan.late for plan in self.plans)
-        self.tied = self.plan_back(
-            [Route(k.kernel.add_transposed, k.target, k.source) for k in compiled.recurrent]
-        )
+        self.tied = self.plan_back([Route(k.kernel, True, k.target, k.source) for k in compiled.recurrent])
         self.swept_back = all(back.fresh for ways in self.tied.values() for back in ways)
 
     @property
@@ -218,7 +216,7 @@ def _plans(system: CircuitSystem) -> list[Plan]:
     compiled = system.compiled
     place = {rows.start: number for number, rows in enumerate(system.order)}
     activations = {rows.start: activation for rows, activation in system.activations}
-    routes = [Route(k.kernel.add_product, k.source, k.target) for k in compiled.recurrent]
+    routes = [Route(k.kernel, False, k.source, k.target) for k in compiled.recurrent]
     group = system.group_of
     early = [
         place[r.source.start] < place[r.target.start] and group[r.source.start] != group[r.target.start]

@@ -192,6 +192,9 @@ class OutputLoss:
 
     def hold(self, z: Tensor, target: Tensor, alpha: float, u: Tensor) -> None:
         """Solve alpha u = -dL/dy(z + u) for u, [output unit, sample], in place and from the guess that it holds."""
+        if len(self.parts) == 1:
+            self.parts[0][0].hold(z, target, alpha, u)
+            return
         for loss, rows in self.parts:
             loss.hold(z[rows], target[rows], alpha, u[rows])
 

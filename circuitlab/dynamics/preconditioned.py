@@ -136,8 +136,8 @@ class PreconditionedSweep(CircuitSweep):
         self.mixed, self.slope, self.outside = (torch.empty_like(drive[rows]) for _ in range(3))
         self.held = False
         for stage in self.members:
-            stage.arriving = [way for way in stage.arriving if not _inside(way[0].source, rows)]
-            stage.back = [way for way in stage.back if not _inside(way.route.source, rows)]
+            stage.arriving = [way for way in stage.arriving if not _inside(way.source, rows)]
+            stage.back = [way for way in stage.back if not _inside(way.source, rows)]
 
     def forward(self, phi: Tensor, psi: Tensor | None) -> None:
         rows = self.given.rows
@@ -163,9 +163,7 @@ class PreconditionedSweep(CircuitSweep):
         """The group's prediction, and its rates."""
         rows, slopes, inside = self.given.rows, self.given.slopes, self.mixed
         for stage in self.members:
-            stage.prediction.copy_(stage.drive)
-            for route, rate in stage.arriving:
-                route.add(rate, stage.prediction)
+            stage.predict()
             assert stage.old_rate is not None
             self.rate[stage.plan.rows].copy_(stage.old_rate)
         torch.sub(self.prediction[rows], phi[rows], out=inside)
@@ -215,9 +213,7 @@ class PreconditionedSweep(CircuitSweep):
     def _respond(self, old: Tensor, lam: Tensor, fresh: Tensor, potential: Tensor) -> None:
         given, rows = self.given, self.given.rows
         for stage in self.members:
-            stage.raw.zero_()
-            for way in stage.back:
-                way.route.add((fresh if way.fresh else self.psi)[way.route.source], stage.raw)
+            stage.gather(self.cuts.of(fresh), self.cuts.of(self.psi))
             if not self.held:
                 stage.plan.activation.slope_into(stage.potential, stage.rate, self._part(self.slope, stage))
         outside = self.raw[rows]

@@ -11,7 +11,7 @@ last. Every pass uses each projection once in each direction, and allocates noth
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,9 @@ import torch
 from torch import Tensor
 
 from circuitlab.compile import loops
-from circuitlab.dynamics.activations import Activation, kinked_control
+from circuitlab.compile.kernels import Kernel
+from circuitlab.compile.kernels.base import Product
+from circuitlab.dynamics.activations import Activation, kinked_control, rate_of_sum
 
 if TYPE_CHECKING:
     from circuitlab.dynamics.circuit import CircuitSystem
@@ -31,12 +33,22 @@ class Route:
     """A way along which rates or control travel.
 
     Args:
-        add: adds what arrives from `source` rows, [source, sample], to what reaches `target` rows, [target, sample].
+        kernel: weights of the way. turned: it goes by their transpose.
+        source, target: rows it reads, and rows it reaches.
     """
 
-    add: Callable[[Tensor, Tensor], None]
+    kernel: Kernel
+    turned: bool
     source: slice
     target: slice
+
+    def add(self, x: Tensor, out: Tensor) -> None:
+        """Add what arrives from x [source, sample] to what reaches the target rows, out [target, sample]."""
+        (self.kernel.add_transposed if self.turned else self.kernel.add_product)(x, out)
+
+    def product(self) -> Product:
+        """What `add` adds, with the weights as they are now; see `Kernel.product`."""
+        return self.kernel.product(self.turned)
 
 
 class Sweep(ABC):
@@ -139,6 +151,25 @@ def plan_back(
     return found
 
 
+@dataclass(frozen=True)
+class Arrival:
+    """What reaches a population in a forward pass: from which rows, by which product, of which rates."""
+
+    source: slice
+    product: Product
+    rate: Tensor
+
+
+@dataclass(frozen=True)
+class Return:
+    """What reaches a population in a backward pass: from which rows, by which product, and whether this very pass has
+    found their control by then."""
+
+    source: slice
+    product: Product
+    fresh: bool
+
+
 @dataclass
 class Stage:
     """A plan with views of its rows in this batch's buffers."""
@@ -150,9 +181,27 @@ class Stage:
     rate: Tensor
     raw: Tensor
     old_rate: Tensor | None
-    arriving: list[tuple[Route, Tensor]]
-    back: list[Back]
+    arriving: list[Arrival]
+    back: list[Return]
     read: bool
+
+    def predict(self) -> None:
+        """prediction = drive + what arrives."""
+        base = self.drive
+        for way in self.arriving:
+            way.product(way.rate, base, self.prediction)
+            base = self.prediction
+        if not self.arriving:
+            self.prediction.copy_(self.drive)
+
+    def gather(self, fresh: Mapping[int, Tensor], old: Mapping[int, Tensor]) -> None:
+        """raw = what comes back, from controls by the first rows of their populations."""
+        base = None
+        for way in self.back:
+            way.product((fresh if way.fresh else old)[way.source.start], base, self.raw)
+            base = self.raw
+        if not self.back:
+            self.raw.zero_()
 
 
 class Cuts:
@@ -212,10 +261,10 @@ class CircuitSweep(Sweep):
                 self.raw[plan.rows],
                 old[plan.rows] if plan.remembered else None,
                 [
-                    *((r, old[r.source]) for r in plan.late),
-                    *((r, self.rate[r.source]) for r in plan.early),
+                    *(Arrival(r.source, r.product(), old[r.source]) for r in plan.late),
+                    *(Arrival(r.source, r.product(), self.rate[r.source]) for r in plan.early),
                 ],
-                back.get(plan.rows.start, []),
+                [Return(b.route.source, b.route.product(), b.fresh) for b in back.get(plan.rows.start, [])],
                 plan.passes_on or plan.rows.start in back,
             )
             for plan in system.plans
@@ -232,16 +281,15 @@ class CircuitSweep(Sweep):
 
     def _predict(self, stage: Stage, psi: dict[int, Tensor] | None) -> None:
         """One population's prediction, and its rate where somebody reads it in this pass."""
-        stage.prediction.copy_(stage.drive)
-        for route, rate in stage.arriving:
-            route.add(rate, stage.prediction)
+        stage.predict()
         if not stage.read:
             return
+        activation = stage.plan.activation
         if psi is None:
-            stage.potential.copy_(stage.prediction)
+            activation.rate(stage.potential.copy_(stage.prediction), stage.rate)
         else:
-            torch.add(stage.prediction, psi[stage.plan.rows.start], out=stage.potential)
-        stage.plan.activation.rate(stage.potential, stage.rate)
+            control = psi[stage.plan.rows.start]
+            rate_of_sum(activation, stage.prediction, control, stage.potential, stage.rate)
 
     def hold(self, phi: Tensor) -> None:
         self.potential.copy_(phi)
@@ -265,9 +313,7 @@ class CircuitSweep(Sweep):
             out.zero_()
             moved.copy_(stage.prediction)
             return
-        stage.raw.zero_()
-        for back in stage.back:
-            back.route.add((new if back.fresh else old)[back.route.source.start], stage.raw)
+        stage.gather(new, old)
         kinked = self.kinked and plan.activation.kink is not None and plan.rows.start < self.last
         gate(plan.activation, kinked, stage.potential, stage.rate, stage.raw, stage.prediction, out, moved)
 

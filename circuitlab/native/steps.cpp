@@ -2,6 +2,7 @@
 //
 // Samples are split over threads in fixed chunks and every sum of a sample runs over the rows in order, so that the
 // results do not depend on the number of threads.
+#include "exponential.h"
 #include "native.h"
 
 #include <algorithm>
@@ -146,75 +147,95 @@ template <typename T, int WIDTH> void observe_chunk(const Observation<T>& o, int
     }
 }
 
-// The same for as many samples as one vector holds and a given length of history, all sums in registers.
-template <typename T, int FILLED> void observe_vector(const Observation<T>& o, int64_t c0) {
-    constexpr int64_t WIDTH = VECTOR / int64_t(sizeof(T));
+// The same for VECTORS vectors of samples and a given length of history. Some rows of one vector after the other, so that
+// a line of the cache is read once; what a vector's rows add up to stays in registers for as long as they last.
+template <typename T, int FILLED, int VECTORS> void observe_vectors(const Observation<T> o, int64_t c0) {
+    constexpr int64_t WIDTH = VECTOR / int64_t(sizeof(T)), TILE = 16;
     typedef T Vector __attribute__((vector_size(VECTOR)));
+    struct Sums { Vector residual, variable, dots[FILLED], ends[FILLED]; };
     const int64_t B = o.samples, size = o.edges[o.blocks] * B;
-    Vector keep;
-    for (int64_t c = 0; c < WIDTH; ++c) keep[c] = o.fresh[c0 + c] ? T(0) : T(1);
-    const bool all = std::none_of(o.fresh + c0, o.fresh + c0 + WIDTH, [](uint8_t f) { return f != 0; });
+    Vector keep[VECTORS];
+    bool all[VECTORS];
+    for (int64_t v = 0; v < VECTORS; ++v) {
+        all[v] = true;
+        for (int64_t c = 0; c < WIDTH; ++c) {
+            const bool fresh = o.fresh[c0 + v * WIDTH + c] != 0;
+            keep[v][c] = fresh ? T(0) : T(1);
+            all[v] &= !fresh;
+        }
+    }
     const auto load = [](const T* from) { Vector v; std::memcpy(&v, from, VECTOR); return v; };
     const auto store = [](T* to, const Vector& v) { std::memcpy(to, &v, VECTOR); };
     for (int64_t block = 0; block < o.blocks; ++block) {
-        double total[2 + 2 * FILLED][WIDTH] = {};
+        double total[VECTORS][2 + 2 * FILLED][WIDTH] = {};
         for (int64_t from = o.edges[block]; from < o.edges[block + 1]; from += FLUSH) {
             const int64_t to = std::min(o.edges[block + 1], from + FLUSH);
-            Vector residual = {}, variable = {}, dots[FILLED] = {}, ends[FILLED] = {};
-            for (int64_t row = from; row < to; ++row) {
-                const int64_t at = row * B + c0;
-                const Vector x = load(o.state + at), n = load(o.image + at), g = n - x;
-                residual += g * g;
-                variable += n * n;
-                Vector d = g - load(o.last_residual + at), dn = n - load(o.last_image + at);
-                if (!all) { d = keep != 0 ? d : Vector{}; dn = keep != 0 ? dn : Vector{}; }
-                store(o.residuals + o.place * size + at, d);
-                store(o.images + o.place * size + at, dn);
-                for (int j = 0; j < FILLED; ++j) {
-                    const Vector other = load(o.residuals + j * size + at);
-                    dots[j] += d * other;
-                    ends[j] += g * other;
+            Sums sums[VECTORS] = {};
+            for (int64_t tile = from; tile < to; tile += TILE)
+                for (int64_t v = 0; v < VECTORS; ++v) {
+                    Sums s = sums[v];
+                    const int64_t end = std::min(to, tile + TILE);
+                    for (int64_t row = tile; row < end; ++row) {
+                        const int64_t at = row * B + c0 + v * WIDTH;
+                        const Vector x = load(o.state + at), n = load(o.image + at), g = n - x;
+                        s.residual += g * g;
+                        s.variable += n * n;
+                        Vector d = g - load(o.last_residual + at), dn = n - load(o.last_image + at);
+                        if (!all[v]) { d = keep[v] != 0 ? d : Vector{}; dn = keep[v] != 0 ? dn : Vector{}; }
+                        store(o.residuals + o.place * size + at, d);
+                        store(o.images + o.place * size + at, dn);
+                        for (int j = 0; j < FILLED; ++j) {
+                            const Vector other = load(o.residuals + j * size + at);
+                            s.dots[j] += d * other;
+                            s.ends[j] += g * other;
+                        }
+                        store(o.last_image + at, n);
+                        store(o.last_residual + at, g);
+                    }
+                    sums[v] = s;
                 }
-                store(o.last_image + at, n);
-                store(o.last_residual + at, g);
-            }
-            for (int64_t c = 0; c < WIDTH; ++c) {
-                total[0][c] += double(residual[c]);
-                total[1][c] += double(variable[c]);
-                for (int j = 0; j < FILLED; ++j) {
-                    total[2 + 2 * j][c] += double(dots[j][c]);
-                    total[3 + 2 * j][c] += double(ends[j][c]);
+            for (int64_t v = 0; v < VECTORS; ++v)
+                for (int64_t c = 0; c < WIDTH; ++c) {
+                    total[v][0][c] += double(sums[v].residual[c]);
+                    total[v][1][c] += double(sums[v].variable[c]);
+                    for (int j = 0; j < FILLED; ++j) {
+                        total[v][2 + 2 * j][c] += double(sums[v].dots[j][c]);
+                        total[v][3 + 2 * j][c] += double(sums[v].ends[j][c]);
+                    }
                 }
-            }
         }
         double* matrix = o.gram + block * o.depth * o.depth * B;
-        for (int64_t c = 0; c < WIDTH; ++c) {
-            const int64_t sample = c0 + c;
-            o.norms[(block * 2) * B + sample] = total[0][c];
-            o.norms[(block * 2 + 1) * B + sample] = total[1][c];
-            for (int64_t j = 0; j < FILLED; ++j) {
-                matrix[(o.place * o.depth + j) * B + sample] = total[2 + 2 * j][c];
-                matrix[(j * o.depth + o.place) * B + sample] = total[2 + 2 * j][c];
-                o.right[(block * o.depth + j) * B + sample] = total[3 + 2 * j][c];
+        for (int64_t v = 0; v < VECTORS; ++v)
+            for (int64_t c = 0; c < WIDTH; ++c) {
+                const int64_t sample = c0 + v * WIDTH + c;
+                o.norms[(block * 2) * B + sample] = total[v][0][c];
+                o.norms[(block * 2 + 1) * B + sample] = total[v][1][c];
+                for (int64_t j = 0; j < FILLED; ++j) {
+                    matrix[(o.place * o.depth + j) * B + sample] = total[v][2 + 2 * j][c];
+                    matrix[(j * o.depth + o.place) * B + sample] = total[v][2 + 2 * j][c];
+                    o.right[(block * o.depth + j) * B + sample] = total[v][3 + 2 * j][c];
+                }
             }
-        }
     }
+}
+
+template <typename T, int VECTORS> bool observe_filled(const Observation<T>& o, int64_t c0) {
+    switch (o.filled) {
+        case 1: observe_vectors<T, 1, VECTORS>(o, c0); return true;
+        case 2: observe_vectors<T, 2, VECTORS>(o, c0); return true;
+        case 3: observe_vectors<T, 3, VECTORS>(o, c0); return true;
+        case 4: observe_vectors<T, 4, VECTORS>(o, c0); return true;
+        case 5: observe_vectors<T, 5, VECTORS>(o, c0); return true;
+    }
+    return false;
 }
 
 // Samples from c0 on, at most CHUNK of them.
 template <typename T> void observe_part(const Observation<T>& o, int64_t c0, int64_t width) {
     constexpr int64_t WIDTH = VECTOR / int64_t(sizeof(T));
     if (o.depth && o.place >= 0) {
-        for (; width >= WIDTH; c0 += WIDTH, width -= WIDTH) {
-            switch (o.filled) {
-                case 1: observe_vector<T, 1>(o, c0); continue;
-                case 2: observe_vector<T, 2>(o, c0); continue;
-                case 3: observe_vector<T, 3>(o, c0); continue;
-                case 4: observe_vector<T, 4>(o, c0); continue;
-                case 5: observe_vector<T, 5>(o, c0); continue;
-            }
-            break;
-        }
+        if (width == CHUNK && observe_filled<T, CHUNK / WIDTH>(o, c0)) return;
+        while (width >= WIDTH && observe_filled<T, 1>(o, c0)) { c0 += WIDTH; width -= WIDTH; }
     }
     if (width == CHUNK) observe_chunk<T, CHUNK>(o, c0, width);
     else if (width > 0) observe_chunk<T, 0>(o, c0, width);
@@ -332,7 +353,7 @@ template <typename T>
 struct Step {
     int64_t rows, all_rows, blocks, samples;
     const T* state;
-    T* out;  // the next state; may be `state`
+    T* out;  // the next state: over the last one, or in `origin`
     const T* image;
     T *best, *origin, *images, *residuals;  // origin: the state whose image is the best
     const T* residual;
@@ -415,65 +436,112 @@ template <typename T> void mix_chunk(const Step<T>& o, int64_t c0, int64_t width
     }
 }
 
-template <typename T> void mix(const Step<T>& o, int threads) {
+// Returns whether every sample is better. Then nothing is copied: the next state is in `origin`, the best in `image`, and
+// the caller has them change places with `state` and `best`.
+template <typename T> int mix(Step<T> o, int threads) {
+    const bool all = std::all_of(o.better, o.better + o.samples, [](uint8_t b) { return b != 0; });
+    if (all) {
+        o.out = o.origin;
+        o.better = nullptr;
+    }
     const int64_t chunks = (o.samples + CHUNK - 1) / CHUNK;
     (void)threads;
 #pragma omp parallel for num_threads(threads) if (threads > 1 && o.rows * o.samples > WIDE) schedule(static)
     for (int64_t k = 0; k < chunks; ++k) mix_chunk<T>(o, k * CHUNK, std::min(CHUNK, o.samples - k * CHUNK));
+    return all;
 }
 
-// Newton's method for alpha u + softmax(z + u) - target = 0, one sample after the other; see CrossEntropy.controller.
+// exp(x) for x <= 0, down to the smallest subnormal number.
+inline float exp_of(float x) { return exp_gradual(x); }
+inline double exp_of(double x) { return std::exp(x); }
+
+// Newton's method for alpha u + softmax(z + u) - target = 0, for `count` samples from z, target and u on, at most one
+// vector's; see CrossEntropy.hold. A sample's steps and their number are its own, whoever its neighbours are.
+// `work` holds 6 vectors of every class.
+template <typename T> struct Lanes {
+    static constexpr int64_t WIDTH = VECTOR / int64_t(sizeof(T));
+    typedef T Vector __attribute__((vector_size(VECTOR)));
+
+    static Vector load(const T* from, int64_t count) {
+        Vector v = {};
+        if (count == WIDTH) std::memcpy(&v, from, VECTOR); else std::memcpy(&v, from, count * sizeof(T));
+        return v;
+    }
+    static Vector absolute(const Vector& x) { return x < 0 ? -x : x; }
+    static Vector exponential(const Vector& x) {
+        T each[WIDTH];
+        std::memcpy(each, &x, VECTOR);
+        for (int64_t c = 0; c < WIDTH; ++c) each[c] = exp_of(each[c]);
+        return load(each, WIDTH);
+    }
+
+    static void cross_entropy(int64_t k, int64_t B, const T* z_, const T* target, T alpha, T* u, int64_t most,
+                              int64_t count, Vector* work) {
+        const T enough = std::sqrt(std::numeric_limits<T>::epsilon()), least = enough * enough * enough * enough;
+        Vector *z = work, *t = z + k, *p = t + k, *step = p + k, *ahead = step + k, *v = ahead + k;
+        Vector mean = {}, open;
+        for (int64_t c = 0; c < WIDTH; ++c) open[c] = c < count ? T(1) : T(0);
+        for (int64_t i = 0; i < k; ++i) {
+            z[i] = load(z_ + i * B, count);
+            t[i] = load(target + i * B, count);
+            v[i] = load(u + i * B, count);
+            mean += v[i];
+        }
+        mean /= T(k);
+        for (int64_t i = 0; i < k; ++i) v[i] -= mean;
+        for (int64_t turn = 0; turn < most; ++turn) {
+            Vector top = z[0] + v[0], sum = {};
+            for (int64_t i = 0; i < k; ++i) {
+                p[i] = z[i] + v[i];
+                top = (p[i] > top) | (p[i] != p[i]) ? p[i] : top;
+            }
+            for (int64_t i = 0; i < k; ++i) { p[i] = exponential(p[i] - top); sum += p[i]; }
+            // 1 - p_i as the sum of the other classes, which keeps its digits
+            Vector run = {};
+            for (int64_t i = 0; i < k; ++i) { p[i] /= sum; ahead[i] = run; run += p[i]; }
+            run = Vector{};
+            Vector above = {}, below = {};
+            for (int64_t i = k - 1; i >= 0; --i) {
+                const Vector others = ahead[i] + run, d = alpha + p[i], share = p[i] / d;
+                run += p[i];
+                step[i] = (alpha * v[i] + p[i] * (T(1) - t[i]) - t[i] * others) / d;
+                ahead[i] = share;
+                above += p[i] * step[i];
+                below += alpha * share;
+            }
+            const Vector shared = above / below;
+            Vector largest = {}, size = {};
+            for (int64_t i = 0; i < k; ++i) {
+                step[i] += ahead[i] * shared;
+                const Vector a = absolute(step[i]);
+                largest = (a > largest) | (a != a) ? a : largest;
+            }
+            const Vector reach = largest < T(2) ? Vector{} + T(2) : largest, bounded = T(2) / reach;
+            for (int64_t i = 0; i < k; ++i) {
+                v[i] = open != 0 ? v[i] - step[i] * bounded : v[i];
+                const Vector a = absolute(v[i]);
+                size = size < a ? a : size;
+            }
+            open = largest > enough * size + least ? open : Vector{};
+            bool some = false;
+            for (int64_t c = 0; c < WIDTH; ++c) some |= open[c] != T(0);
+            if (!some) break;
+        }
+        for (int64_t i = 0; i < k; ++i) std::memcpy(u + i * B, v + i, count * sizeof(T));
+    }
+};
+
 template <typename T>
-void cross_entropy(int64_t k, int64_t B, const T* z, const T* target, double alpha_, T* u, int64_t most,
-                   int threads) {
-    const T alpha = T(alpha_), eps = std::numeric_limits<T>::epsilon();
-    const double enough = std::sqrt(double(eps));
-    const double least = enough * enough * enough * enough;
+void cross_entropy(int64_t k, int64_t B, const T* z, const T* target, double alpha, T* u, int64_t most, int threads) {
+    constexpr int64_t SMALL = 64, WIDTH = Lanes<T>::WIDTH;
+    const int64_t groups = (B + WIDTH - 1) / WIDTH;
     (void)threads;
 #pragma omp parallel for num_threads(threads) if (threads > 1 && B * k > WIDE / 32) schedule(static)
-    for (int64_t s = 0; s < B; ++s) {
-        constexpr int64_t SMALL = 64;
-        T store[4 * SMALL];
-        T* work = k <= SMALL ? store : new T[4 * k];
-        T *p = work, *step = work + k, *ahead = work + 2 * k, *v = work + 3 * k;
-        T mean = 0;
-        for (int64_t i = 0; i < k; ++i) mean += u[i * B + s];
-        for (int64_t i = 0; i < k; ++i) v[i] = u[i * B + s] - mean / T(k);
-        for (int64_t count = 0; count < most; ++count) {
-            T top = -std::numeric_limits<T>::infinity(), sum = 0;
-            for (int64_t i = 0; i < k; ++i) {
-                const T y = z[i * B + s] + v[i];
-                p[i] = y;
-                top = y > top || y != y ? y : top;
-            }
-            for (int64_t i = 0; i < k; ++i) { p[i] = std::exp(p[i] - top); sum += p[i]; }
-            for (int64_t i = 0; i < k; ++i) p[i] /= sum;
-            // 1 - p_i as the sum of the other classes, which keeps its digits
-            T run = 0;
-            for (int64_t i = 0; i < k; ++i) { ahead[i] = run; run += p[i]; }
-            run = 0;
-            T above = 0, below = 0;
-            for (int64_t i = k - 1; i >= 0; --i) {
-                const T t = target[i * B + s], others = ahead[i] + run;
-                run += p[i];
-                const T plus = p[i] * (T(1) - t), minus = t * others;
-                const T d = alpha + p[i];
-                step[i] = (alpha * v[i] + plus - minus) / d;
-                above += p[i] * step[i];
-                below += alpha * (p[i] / d);
-            }
-            T largest = 0, size = 0;
-            const T shared = above / below;
-            for (int64_t i = 0; i < k; ++i) {
-                step[i] += p[i] / (alpha + p[i]) * shared;
-                const T a = std::abs(step[i]);
-                largest = a > largest || a != a ? a : largest;
-            }
-            const T share = T(2) / std::max(largest, T(2));
-            for (int64_t i = 0; i < k; ++i) { v[i] -= step[i] * share; size = std::max(size, std::abs(v[i])); }
-            if (!(double(largest) > enough * double(size) + least)) break;
-        }
-        for (int64_t i = 0; i < k; ++i) u[i * B + s] = v[i];
+    for (int64_t g = 0; g < groups; ++g) {
+        typename Lanes<T>::Vector store[6 * SMALL];
+        auto* work = k <= SMALL ? store : new typename Lanes<T>::Vector[6 * k];
+        const int64_t s = g * WIDTH, count = std::min(WIDTH, B - s);
+        Lanes<T>::cross_entropy(k, B, z + s, target + s, T(alpha), u + s, most, count, work);
         if (work != store) delete[] work;
     }
 }
@@ -521,12 +589,12 @@ int64_t judge(int64_t B, int64_t blocks, const double* norms, const double* floo
         observe<T>({samples, blocks, edges, state, image, last_image, last_residual, images, residuals, depth,        \
                     filled, place, fresh, norms, gram, right}, threads);                                              \
     }                                                                                                                 \
-    CIRCUITLAB_API void circuitlab_mix_f##bits(int64_t rows, int64_t all_rows, int64_t blocks, int64_t samples,       \
-        const T* state, T* out, const T* image, T* best, T* origin, T* images, T* residuals, const T* residual, int64_t depth,\
+    CIRCUITLAB_API int circuitlab_mix_f##bits(int64_t rows, int64_t all_rows, int64_t blocks, int64_t samples,        \
+        T* state, const T* image, T* best, T* origin, T* images, T* residuals, const T* residual, int64_t depth,\
         int64_t filled, double* gram, const double* right, const double* norms, const uint8_t* better,                \
         const uint8_t* trouble, uint8_t* fresh, double* damping, double ridge, double tiny, double retreat,           \
         double shortest, int threads) {                                                                               \
-        mix<T>({rows, all_rows, blocks, samples, state, out, image, best, origin, images, residuals, residual, depth, \
+        return mix<T>({rows, all_rows, blocks, samples, state, state, image, best, origin, images, residuals, residual, depth, \
                 filled, gram, right, norms, better, trouble, fresh, damping, ridge, tiny, retreat, shortest},         \
                threads);                                                                                              \
     }                                                                                                                 \

@@ -25,12 +25,21 @@ inline float tanh_one(float x) {
 
 }  // namespace
 
-CIRCUITLAB_API void circuitlab_tanh_f32(int64_t count, const float* x, float* out, int threads) {
+// out = tanh(x), or sum = x + y and out = tanh(sum) where there is a y.
+CIRCUITLAB_API void circuitlab_tanh_f32(int64_t count, const float* x, const float* y, float* sum, float* out,
+                                        int threads) {
     const int64_t part = 4096, parts = (count + part - 1) / part;
     (void)threads;
 #pragma omp parallel for num_threads(threads) if (threads > 1 && count > WIDE) schedule(static)
     for (int64_t p = 0; p < parts; ++p) {
         const int64_t last = std::min(count, (p + 1) * part);
-        for (int64_t i = p * part; i < last; ++i) out[i] = tanh_one(x[i]);
+        if (y)
+            for (int64_t i = p * part; i < last; ++i) {
+                const float z = x[i] + y[i];
+                sum[i] = z;
+                out[i] = tanh_one(z);
+            }
+        else
+            for (int64_t i = p * part; i < last; ++i) out[i] = tanh_one(x[i]);
     }
 }

@@ -122,16 +122,9 @@ class Mixing(Iteration):
 
     def _mix_compiled(self, better: Tensor, trouble: Tensor) -> None:
         last = self.last_residual if self.depth else self.image
-        all_better = bool(
-            better.all()
-        )  # then nothing is copied: best and origin change places with image and state
-        out = self.origin if all_better else self.state
-        parts = (self.state, out, self.image, self.best, self.origin, self.images, self.residuals, last)
+        parts = (self.state, self.image, self.best, self.origin, self.images, self.residuals, last)
         small = (self.gram, self.right, self.norms, better, trouble, self.fresh, self.damping)
-        pointers = [tensor.data_ptr() for tensor in small]
-        if all_better:
-            pointers[3] = 0
-        loops.call(
+        all_better = loops.call(
             "mix",
             self.state,
             self.rows,
@@ -141,13 +134,13 @@ class Mixing(Iteration):
             *(tensor.data_ptr() for tensor in parts),
             self.depth,
             self.filled,
-            *pointers,
+            *(tensor.data_ptr() for tensor in small),
             self.ridge,
             self.tiny,
             RETREAT if self.depth else 1.0,
             SHORTEST,
         )
-        if all_better:
+        if all_better:  # nothing was copied
             self.state, self.origin = self.origin, self.state
             self.best, self.image = self.image, self.best
 

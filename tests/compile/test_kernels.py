@@ -84,6 +84,16 @@ def check(
     back = tensor(behind)
     kernel.add_transposed(tensor(post), back)
     assert back.double().numpy() == pytest.approx(behind + matrix.T @ post, abs=tolerance)
+    for turned, x, base, m in ((False, pre, before, matrix), (True, post, behind, matrix.T)):
+        product, given, out = kernel.product(turned), tensor(base), tensor(np.full(base.shape, np.nan))
+        product(tensor(x), given, out)
+        assert out.double().numpy() == pytest.approx(base + m @ x, abs=tolerance)
+        assert torch.equal(given, tensor(base))
+        product(tensor(x), out, out)
+        assert out.double().numpy() == pytest.approx(base + 2 * m @ x, abs=2 * tolerance)
+        out.fill_(torch.nan)
+        product(tensor(x), None, out)
+        assert out.double().numpy() == pytest.approx(m @ x, abs=tolerance)
     per_edge = (post @ pre.T)[p.edges.target, p.edges.source]
     if p.edges.parameters is None or p.edges.parameter_index is None:
         expected = per_edge

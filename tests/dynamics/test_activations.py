@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
 
-from circuitlab.dynamics.activations import ACTIVATIONS, at_kink, kink_distance, kinked_control
+from circuitlab import native
+from circuitlab.dynamics.activations import ACTIVATIONS, at_kink, kink_distance, kinked_control, rate_of_sum
 from tests.oracles.numpy_check import SIGMA
 
 POINTS = np.array([-30.0, -4.1, -1.3, -0.2, -1e-3, 1e-3, 0.3, 0.9, 2.2, 5.0, 30.0])
@@ -45,6 +47,22 @@ def test_extreme_potentials_stay_finite(activation) -> None:
         for values in evaluated(activation, np.array([-1e4, -90.0, 0.0, 90.0, 1e4], dtype)):
             assert np.isfinite(values).all()
             assert values.dtype == dtype
+
+
+@pytest.mark.parametrize("way", [nullcontext, native.disabled], ids=["compiled", "torch"])
+@every_activation
+def test_the_rate_of_a_sum(activation, way) -> None:
+    """The sum to the last bit, the rate within a few units of the last place."""
+    rng = np.random.default_rng(0)
+    for dtype in (np.float32, np.float64):
+        a, b = rng.standard_normal((2, 37, 5)).astype(dtype) * 3
+        potential, rate = torch.empty(2, 37, 5, dtype=torch.tensor(a).dtype)
+        with way():
+            rate_of_sum(activation, torch.tensor(a), torch.tensor(b), potential, rate)
+        assert (potential.numpy() == a + b).all()
+        expected = SIGMA[activation.name]((a + b).astype(np.float64))
+        eps = float(np.finfo(dtype).eps)
+        assert rate.numpy() == pytest.approx(expected, rel=8 * eps, abs=eps)
 
 
 def test_kinks_are_where_the_slope_jumps() -> None:

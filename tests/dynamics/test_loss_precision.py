@@ -121,6 +121,39 @@ def test_compiled_and_torch_agree_to_rounding(k: int, dtype: torch.dtype) -> Non
         assert bool((wrong <= 8 * rounding + 100 * torch.finfo(dtype).eps * size).all())
 
 
+@pytest.mark.compiled
+@precisions
+@classes
+def test_a_samples_compiled_step_is_its_own_whoever_its_neighbours_are(k: int, dtype: torch.dtype) -> None:
+    """To the last bit: samples are taken several at a time, and some of them need more of Newton's steps."""
+    assert native.available(), native.reason()
+    z, target = sample(k, 10.0, dtype, samples=21)
+    together = torch.zeros_like(z)
+    CrossEntropy().hold(z, target, 0.1, together)
+    for i in range(z.shape[1]):
+        alone = torch.zeros_like(z[:, :1])
+        CrossEntropy().hold(z[:, i : i + 1].clone(), target[:, i : i + 1].clone(), 0.1, alone)
+        assert torch.equal(alone, together[:, i : i + 1])
+
+
+@pytest.mark.compiled
+@precisions
+@pytest.mark.parametrize("way", WAYS)
+def test_a_sample_that_is_not_finite_spoils_no_other(way: str, dtype: torch.dtype) -> None:
+    assert native.available(), native.reason()
+    z, target = sample(10, 1.0, dtype)
+    clean = torch.zeros_like(z)
+    with WAYS[way]():
+        CrossEntropy().hold(z, target, 0.3, clean)
+    for value in (torch.nan, torch.inf):
+        z[3, 2], u = value, torch.zeros_like(z)
+        with WAYS[way]():
+            CrossEntropy().hold(z, target, 0.3, u)
+        others = [i for i in range(z.shape[1]) if i != 2]
+        assert not bool(torch.isfinite(u[:, 2]).all())
+        assert torch.allclose(u[:, others], clean[:, others], rtol=100 * torch.finfo(dtype).eps, atol=0)
+
+
 @precisions
 @classes
 @pytest.mark.parametrize("way", WAYS)

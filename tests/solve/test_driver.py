@@ -285,7 +285,8 @@ def test_a_sample_in_trouble_restarts_from_its_best_state_with_no_memory(compile
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("samples", [1, 5, 16, 37])
 def test_compiled_loops_and_torch_take_the_same_steps(depth: int, dtype: torch.dtype, samples: int) -> None:
-    """Residual norms, states and bests of both, step by step, with a restart on the way and samples that leave."""
+    """Residual norms, states and bests of both, step by step, with a restart on the way, steps on which every sample is
+    better, and samples that leave."""
     t = task(random_circuit(0, gain=0.7))
     b = batch(t, samples)
     t.system.compiled.to(dtype)  # type: ignore[attr-defined]
@@ -293,7 +294,7 @@ def test_compiled_loops_and_torch_take_the_same_steps(depth: int, dtype: torch.d
     runs = [Anderson(1e-8, 100, depth, 0.9).begin(e, e.start()) for e in (controlled(t, b), controlled(t, b))]
     close = dict(rtol=1e-2, atol=1e-3) if dtype == torch.float32 else dict(rtol=1e-8, atol=1e-9)
     for count in range(9):
-        better = torch.arange(runs[0].state.shape[1]) % 3 != 1
+        better = (torch.arange(runs[0].state.shape[1]) % 3 != 1) | (count in (2, 3, 7))
         trouble = (torch.arange(runs[0].state.shape[1]) % 5 == 4) & (count == 4) & ~better
         for run, context in zip(runs, (nullcontext(), native.disabled()), strict=True):
             with context:

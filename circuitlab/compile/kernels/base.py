@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,10 @@ def _notice_fused_steps(optimizer: Optimizer, args: Any, options: Any) -> None:
 
 
 register_optimizer_step_post_hook(_notice_fused_steps)
+
+
+Product = Callable[[Tensor, Tensor | None, Tensor], Any]
+"""(x, base, out) -> out = base + M x, or M x where base is None; base may be out itself. All [unit, sample]."""
 
 
 class Kernel(nn.Module, ABC):
@@ -63,6 +68,24 @@ class Kernel(nn.Module, ABC):
     @abstractmethod
     def add_transposed(self, control: Tensor, out: Tensor) -> None:
         """out += W^T control, with control [target, sample] and out [source, sample]."""
+
+    def product(self, turned: bool = False) -> Product:
+        """out = base + W x, with the weights as they are when this is called: good until they change. It saves what
+        `add_product` does at every call to find out whether they did.
+
+        Args:
+            turned: W^T in place of W.
+        """
+        add = self.add_transposed if turned else self.add_product
+
+        def product(x: Tensor, base: Tensor | None, out: Tensor) -> None:
+            if base is None:
+                out.zero_()
+            elif base is not out:
+                out.copy_(base)
+            add(x, out)
+
+        return product
 
     @abstractmethod
     def outer(self, post: Tensor, pre: Tensor, out: Tensor | None = None) -> Tensor:

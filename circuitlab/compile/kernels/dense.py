@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from circuitlab.compile.kernels.base import Kernel
+from circuitlab.compile.kernels.base import Kernel, Product
 from circuitlab.graph.edges import Edges
 
 
@@ -45,6 +45,17 @@ class Dense(Kernel):
 
     def add_transposed(self, control: Tensor, out: Tensor) -> None:
         out.addmm_(self.matrix().t(), control)
+
+    def product(self, turned: bool = False) -> Product:
+        matrix = self.matrix().t() if turned else self.matrix()
+
+        def product(x: Tensor, base: Tensor | None, out: Tensor) -> None:
+            if base is None:
+                torch.mm(matrix, x, out=out)
+            else:
+                torch.addmm(base, matrix, x, out=out)
+
+        return product
 
     def outer(self, post: Tensor, pre: Tensor, out: Tensor | None = None) -> Tensor:
         out = torch.empty_like(self.values.detach()) if out is None else out
