@@ -37,7 +37,7 @@ class Anderson(Solver):
         damping: share of the fixed-point residual in the mix, to begin with.
     """
 
-    depth: int = 5
+    depth: int = 4
     damping: float = 1.0
 
     name = "anderson"

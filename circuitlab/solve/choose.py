@@ -25,8 +25,8 @@ PRECONDITIONED = 8
 CONTRACTING = 0.9
 """Rate above which the free state itself is hard to find: an iteration that follows the energy's slope is safer there
 than one so near to Newton's, which does not mind a saddle."""
-SLOW, FAST_MEMORY = 0.5, 3
-"""Rate above which `auto` remembers twice as many steps, as what is remembered longer pays where many are needed; and
+SLOW, LONGER, FAST_MEMORY = 0.5, 2.5, 3
+"""Rate above which `auto` remembers more steps, so many times as many, as what is remembered longer pays where many are needed; and
 the steps it remembers below, where few are."""
 MARGIN = 0.8
 """Share of the cost without preconditioning below which it is worth its build."""
@@ -56,7 +56,7 @@ class SolveSettings:
     method: str = "auto"
     tolerance: float | None = None
     max_iterations: int = 500
-    depth: int = 5
+    depth: int = 4
     damping: float = 1.0
     dt_ms: float = 1.0
     max_time_ms: float = 20_000.0
@@ -158,7 +158,7 @@ def find(
     if rate is not None and pays(equations, settings, rate, state.dtype, equations.products):
         problem = equations.preconditioned(equations.fields(state).phi, settings.minibatch)
     elif rate is not None and settings.method == "auto" and isinstance(first, Anderson):
-        depth = 2 * first.depth if rate > SLOW else min(first.depth, FAST_MEMORY)
+        depth = round(LONGER * first.depth) if rate > SLOW else min(first.depth, FAST_MEMORY)
         first = replace(first, depth=depth)
     method = first.name if problem.preconditioner is None else f"{PRECONDITIONED_NAME} {first.name}"
     solution = solve(problem, first, state)

@@ -64,7 +64,7 @@ class SolveSpec(Model):
     """Largest relative residual of a converged sample; 1e-5 in float32 and 1e-6 in float64 unless given."""
     max_iterations: Count = 500
     """Iterations after which a sample counts as unconverged."""
-    memory: Annotated[int, Field(ge=1, le=1000)] = 5
+    memory: Annotated[int, Field(ge=1, le=1000)] = 4
     """Earlier iterates that `anderson` mixes."""
     damping: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Step length of the iterations, 1 for full steps."""
