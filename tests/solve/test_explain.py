@@ -147,7 +147,7 @@ def two_groups() -> Circuit:
             "plain sweeps with steps of 0.3, as solve.method says",
         ),
         (SolveSettings(method="levenberg"), "Levenberg's descent of the energy, as solve.method says"),
-        (SolveSettings(method="anderson"), "(5 steps remembered), as solve.method says"),
+        (SolveSettings(method="anderson"), "(4 steps remembered), as solve.method says"),
         (
             SolveSettings(method="anderson", preconditioner="mean_response"),
             "says; preconditioned by the group's mean",

@@ -90,7 +90,7 @@ def test_defaults(folder: Path) -> None:
         "auto",
         None,
         500,
-        5,
+        4,
         1.0,
     )
     assert (solve.dt_ms, solve.max_time_ms, solve.start, solve.on_unconverged) == (
