@@ -138,6 +138,10 @@ class Equations(ABC):
         """
         return None
 
+    def anticipating(self, share: float) -> Equations:
+        """The same equations, where sweeps can take slopes ahead of the potentials: by so many of the steps they make."""
+        return self
+
     def opened(self, state: Tensor) -> Tensor:
         """A state in the variables that sweeps iterate, [row, sample]."""
         return state

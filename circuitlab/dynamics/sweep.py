@@ -52,6 +52,10 @@ class Sweep(ABC):
     def forward(self, phi: Tensor, psi: Tensor | None) -> None:
         """Find the prediction from the potentials and the control (none: the free state), each [unit, sample]."""
 
+    def anticipate(self, phi: Tensor, share: float) -> None:
+        """Take the slopes of this pass further along its step from the potentials phi, [unit, sample], by a share of
+        it. At a fixed point the step is zero, and nothing changes. To be called after `forward`; the default does not."""
+
     @abstractmethod
     def outputs(self, psi: Tensor, control: Tensor, potential: Tensor) -> None:
         """What feedback among units brings to the output rows: their control, and prediction + control, written into
@@ -242,6 +246,15 @@ class CircuitSweep(Sweep):
         else:
             torch.add(stage.prediction, psi[stage.plan.rows.start], out=stage.potential)
         stage.plan.activation.rate(stage.potential, stage.rate)
+
+    def anticipate(self, phi: Tensor, share: float) -> None:
+        """Of recurrent populations without a kink: only there does a pass bring potentials but one step further."""
+        parts = self.cuts.of(phi)
+        for stage in self.stages:
+            plan = stage.plan
+            if stage.back and plan.late and plan.activation.kink is None and plan.rows.start < self.last:
+                torch.lerp(parts[plan.rows.start], stage.potential, 1 + share, out=stage.potential)
+                plan.activation.rate(stage.potential, stage.rate)
 
     def hold(self, phi: Tensor) -> None:
         self.potential.copy_(phi)

@@ -408,7 +408,7 @@ template <typename T> void mix_chunk(const Step<T>& o, int64_t c0, int64_t width
     for (int64_t c = 0; some_trouble && c < width; ++c) {
         if (!o.trouble[c0 + c]) continue;
         for (int64_t i = 0; i < o.blocks * o.depth * o.depth; ++i) o.gram[i * B + c0 + c] = 0;
-        for (int64_t i = 0; i < o.depth * o.rows; ++i) {
+        for (int64_t i = 0; i < o.filled * o.rows; ++i) {
             o.images[i * B + c0 + c] = T(0);
             o.residuals[i * B + c0 + c] = T(0);
         }
