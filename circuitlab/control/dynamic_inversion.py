@@ -211,6 +211,7 @@ class InversionEquations(Equations):
         y, held = (self.outputs.of(tensor)[batch.system.output.start] for tensor in (potential, control))
         self.passes.forward(phi, psi)
         if self.ahead:
+            assert isinstance(self.passes, CircuitSweep)
             self.passes.anticipate(phi, self.ahead)
         self.passes.outputs(psi, control, potential)
         following.copy_(u)
@@ -272,7 +273,8 @@ class InversionEquations(Equations):
         return torch.cat([phi + response.phi @ u, psi, u]), response.extra
 
     def anticipating(self, share: float) -> Equations:
-        if type(self.feedback) is not Feedback or self.preconditioner is not None:
+        plain = type(self.feedback) is Feedback and self.preconditioner is None
+        if not plain or not isinstance(self.batch.system, CircuitSystem):
             return self
         return InversionEquations(self.feedback, self.batch, ahead=share)
 

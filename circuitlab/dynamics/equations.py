@@ -139,7 +139,8 @@ class Equations(ABC):
         return None
 
     def anticipating(self, share: float) -> Equations:
-        """The same equations, where sweeps can take slopes ahead of the potentials: by so many of the steps they make."""
+        """The same equations, their sweeps' slopes ahead of the potentials by so many of the steps that they make; as
+        they are where sweeps cannot do that."""
         return self
 
     def opened(self, state: Tensor) -> Tensor:

@@ -52,10 +52,6 @@ class Sweep(ABC):
     def forward(self, phi: Tensor, psi: Tensor | None) -> None:
         """Find the prediction from the potentials and the control (none: the free state), each [unit, sample]."""
 
-    def anticipate(self, phi: Tensor, share: float) -> None:
-        """Take the slopes of this pass further along its step from the potentials phi, [unit, sample], by a share of
-        it. At a fixed point the step is zero, and nothing changes. To be called after `forward`; the default does not."""
-
     @abstractmethod
     def outputs(self, psi: Tensor, control: Tensor, potential: Tensor) -> None:
         """What feedback among units brings to the output rows: their control, and prediction + control, written into
@@ -248,7 +244,9 @@ class CircuitSweep(Sweep):
         stage.plan.activation.rate(stage.potential, stage.rate)
 
     def anticipate(self, phi: Tensor, share: float) -> None:
-        """Of recurrent populations without a kink: only there does a pass bring potentials but one step further."""
+        """Take the slopes of recurrent populations without a kink further along this pass's step from the potentials
+        phi, [unit, sample], by a share of it; elsewhere one step is all there is. At a fixed point the step is zero,
+        and nothing changes. To be called after `forward`."""
         parts = self.cuts.of(phi)
         for stage in self.stages:
             plan = stage.plan
