@@ -29,8 +29,8 @@ SLOW, FAST_MEMORY = 0.5, 3
 """Rate above which `auto` remembers twice as many steps, as what is remembered longer pays where many are needed; and
 the steps it remembers below, where few are."""
 LAGGING, AHEAD = 0.65, 1.5
-"""Rate above which sweeps under control take their slopes ahead of the potentials, and by how many of their steps:
-where potentials take many sweeps to come to rest, slopes that trail behind them make it many more."""
+"""Rate above which (and below `CONTRACTING`) sweeps under control take their slopes ahead of the potentials, and by how
+many of their steps: where potentials take many sweeps to come to rest, slopes that trail make it many more."""
 LONG, HISTORY = 64, 2**28
 """Differences that a slow iteration may come to remember there, and bytes that they may take."""
 MARGIN = 0.8
@@ -165,7 +165,7 @@ def find(
     elif rate is not None and settings.method == "auto" and isinstance(first, Anderson):
         depth = 2 * first.depth if rate > SLOW else min(first.depth, FAST_MEMORY)
         first = replace(first, depth=depth)
-        if rate > LAGGING:
+        if LAGGING < rate < CONTRACTING:
             problem = equations.anticipating(AHEAD)
             first = replace(first, longest=_longest(equations, state))
     method = first.name if problem.preconditioner is None else f"{PRECONDITIONED_NAME} {first.name}"

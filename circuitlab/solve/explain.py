@@ -157,8 +157,8 @@ def _may_be_plain(settings: SolveSettings) -> bool:
 def _slow(settings: SolveSettings) -> str:
     """What sweeps that are not preconditioned do where they converge slowly, `choose.find`."""
     return (
-        f"where it is not preconditioned and the first steps leave more than {LAGGING:g}, sweeps under control take "
-        f"slopes ahead of the potentials and come to remember {max(LONG, 2 * settings.depth)} steps"
+        f"where it is not preconditioned and the first steps leave {LAGGING:g} to {CONTRACTING:g}, sweeps under "
+        f"control take slopes ahead of the potentials and come to remember {max(LONG, 2 * settings.depth)} steps"
     )
 
 

@@ -18,7 +18,7 @@ from circuitlab.learn.base import Batch, Task
 from circuitlab.solve import choose
 from circuitlab.solve.anderson import PROVED, STALLED, Anderson
 from circuitlab.solve.base import STRICTER, solve
-from circuitlab.solve.choose import AHEAD, HISTORY, LAGGING, LONG, SolveSettings, find
+from circuitlab.solve.choose import AHEAD, CONTRACTING, HISTORY, LAGGING, LONG, SolveSettings, find
 from tests.oracles.circuits import circuit, edges, population, projection, random_circuit
 from tests.oracles.dense_twin import Twin
 from tests.oracles.equations import MANY, controlled_equations, dense, exact_controlled, image_of
@@ -175,7 +175,16 @@ def test_a_memory_that_has_not_grown_is_the_short_one() -> None:
         assert torch.equal(runs[0].state, runs[1].state)
 
 
-@pytest.mark.parametrize(("rate", "taken"), [(LAGGING + 0.01, True), (LAGGING - 0.01, False)])
+@pytest.mark.parametrize(
+    ("rate", "taken"),
+    [
+        (LAGGING + 0.01, True),
+        (LAGGING - 0.01, False),
+        (CONTRACTING - 0.01, True),
+        (CONTRACTING, False),
+        (1.3, False),
+    ],
+)
 def test_auto_takes_both_where_the_first_steps_are_slow(
     rate: float, taken: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
