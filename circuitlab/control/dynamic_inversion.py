@@ -162,14 +162,25 @@ class DynamicInversion(Pathway):
 
 
 class InversionEquations(Equations):
-    """Rows: soma phi, control psi, controller u."""
+    """Rows: soma phi, control psi, controller u.
+
+    Args:
+        feedback: that control travels by.
+        batch: under control.
+        preconditioner: that sweeps go by, or None.
+        ahead: how far beyond a sweep's own step slopes are taken, in such steps.
+    """
 
     products = 2
 
     def __init__(
-        self, feedback: Feedback, batch: Controlled, preconditioner: Preconditioner | None = None
+        self,
+        feedback: Feedback,
+        batch: Controlled,
+        preconditioner: Preconditioner | None = None,
+        ahead: float = 0.0,
     ) -> None:
-        self.feedback, self.batch, self.preconditioner = feedback, batch, preconditioner
+        self.feedback, self.batch, self.preconditioner, self.ahead = feedback, batch, preconditioner, ahead
         n, k = batch.system.size, len(batch.target)
         self.blocks = {"soma": slice(0, n), "control": slice(n, 2 * n), "controller": slice(2 * n, 2 * n + k)}
         self.mixed = slice(0, 2 * n)
@@ -199,6 +210,9 @@ class InversionEquations(Equations):
         potential, control, following = self.cuts.of(image).values()
         y, held = (self.outputs.of(tensor)[batch.system.output.start] for tensor in (potential, control))
         self.passes.forward(phi, psi)
+        if self.ahead:
+            assert isinstance(self.passes, CircuitSweep)
+            self.passes.anticipate(phi, self.ahead)
         self.passes.outputs(psi, control, potential)
         following.copy_(u)
         batch.loss.hold(y, batch.target, batch.controller.alpha, following)
@@ -258,6 +272,12 @@ class InversionEquations(Equations):
         psi[system.output] += u
         return torch.cat([phi + response.phi @ u, psi, u]), response.extra
 
+    def anticipating(self, share: float) -> Equations:
+        plain = type(self.feedback) is Feedback and self.preconditioner is None
+        if not plain or not isinstance(self.batch.system, CircuitSystem):
+            return self
+        return InversionEquations(self.feedback, self.batch, ahead=share)
+
     def opened(self, state: Tensor) -> Tensor:
         if self.preconditioner is None:
             return state
@@ -285,7 +305,8 @@ class InversionEquations(Equations):
         return self.batch.scales(*self._parts(state))
 
     def select(self, columns: Tensor) -> InversionEquations:
-        return InversionEquations(self.feedback, self.batch.select(columns), self.preconditioner)
+        batch = self.batch.select(columns)
+        return InversionEquations(self.feedback, batch, self.preconditioner, self.ahead)
 
     def fields(self, state: Tensor) -> Fields:
         return Fields(*self._parts(state))

@@ -138,6 +138,11 @@ class Equations(ABC):
         """
         return None
 
+    def anticipating(self, share: float) -> Equations:
+        """The same equations, their sweeps' slopes ahead of the potentials by so many of the steps that they make; as
+        they are where sweeps cannot do that."""
+        return self
+
     def opened(self, state: Tensor) -> Tensor:
         """A state in the variables that sweeps iterate, [row, sample]."""
         return state

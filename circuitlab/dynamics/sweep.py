@@ -291,6 +291,17 @@ class CircuitSweep(Sweep):
             control = psi[stage.plan.rows.start]
             rate_of_sum(activation, stage.prediction, control, stage.potential, stage.rate)
 
+    def anticipate(self, phi: Tensor, share: float) -> None:
+        """Take the slopes of recurrent populations without a kink further along this pass's step from the potentials
+        phi, [unit, sample], by a share of it; elsewhere one step is all there is. At a fixed point the step is zero,
+        and nothing changes. To be called after `forward`."""
+        parts = self.cuts.of(phi)
+        for stage in self.stages:
+            plan = stage.plan
+            if stage.back and plan.late and plan.activation.kink is None and plan.rows.start < self.last:
+                torch.lerp(parts[plan.rows.start], stage.potential, 1 + share, out=stage.potential)
+                plan.activation.rate(stage.potential, stage.rate)
+
     def hold(self, phi: Tensor) -> None:
         self.potential.copy_(phi)
         for stage in self.stages:

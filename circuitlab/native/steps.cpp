@@ -17,6 +17,7 @@ constexpr int64_t CHUNK = 16;    // samples side by side in one pass over the ro
 constexpr int64_t FLUSH = 256;   // rows summed in the working precision before they go into a double
 constexpr double REACH = 5;      // times the target within which an iteration may stop one sweep early
 constexpr int SHALLOW = 10;      // history for which the small systems of a chunk are solved side by side
+constexpr int64_t TILE = 32;     // rows that are read of one remembered difference before the next
 constexpr int DEEPEST = 64;      // history that the fixed arrays on the stack can hold
 
 // Activation kinds; the order is that of circuitlab/dynamics/activations.py.
@@ -100,16 +101,19 @@ template <typename T, int WIDTH> void observe_chunk(const Observation<T>& o, int
         for (int64_t from = o.edges[block]; from < o.edges[block + 1]; from += FLUSH) {
             const int64_t to = std::min(o.edges[block + 1], from + FLUSH);
             std::fill(sums, sums + count, T(0));
-            for (int64_t row = from; row < to; ++row) {
-                const int64_t at = row * B + c0;
-                const T *x = o.state + at, *n = o.image + at;
-                T g[CHUNK], d[CHUNK];
-                for (int64_t c = 0; c < width; ++c) {
-                    g[c] = n[c] - x[c];
-                    sums[c] += g[c] * g[c];
-                    sums[width + c] += n[c] * n[c];
-                }
-                if (o.depth) {
+            for (int64_t first = from; first < to; first += TILE) {
+                const int64_t rows = std::min(TILE, to - first);
+                T residual[TILE * CHUNK], difference[TILE * CHUNK];
+                for (int64_t r = 0; r < rows; ++r) {
+                    const int64_t at = (first + r) * B + c0;
+                    const T *x = o.state + at, *n = o.image + at;
+                    T *g = residual + r * CHUNK, *d = difference + r * CHUNK;
+                    for (int64_t c = 0; c < width; ++c) {
+                        g[c] = n[c] - x[c];
+                        sums[c] += g[c] * g[c];
+                        sums[width + c] += n[c] * n[c];
+                    }
+                    if (!o.depth) continue;
                     T *pn = o.last_image + at, *pg = o.last_residual + at;
                     if (o.place >= 0) {
                         T *dn = o.images + o.place * size + at, *dg = o.residuals + o.place * size + at;
@@ -118,16 +122,25 @@ template <typename T, int WIDTH> void observe_chunk(const Observation<T>& o, int
                             dg[c] = d[c];
                             dn[c] = keep[c] != T(0) ? n[c] - pn[c] : T(0);
                         }
-                        for (int64_t j = 0; j < o.filled; ++j) {
-                            const T* other = o.residuals + j * size + at;
-                            T *dots = sums + (2 + 2 * j) * width, *ends = dots + width;
-                            for (int64_t c = 0; c < width; ++c) {
-                                dots[c] += d[c] * other[c];
-                                ends[c] += g[c] * other[c];
-                            }
-                        }
                     }
                     for (int64_t c = 0; c < width; ++c) { pn[c] = n[c]; pg[c] = g[c]; }
+                }
+                // a tile of one difference after the other, so that memory is read along a few streams
+                for (int64_t j = 0; j < o.filled && o.depth && o.place >= 0; ++j) {
+                    T dots[CHUNK] = {}, ends[CHUNK] = {};
+                    T *to_dots = sums + (2 + 2 * j) * width, *to_ends = to_dots + width;
+                    const T* other = o.residuals + j * size + first * B + c0;
+                    for (int64_t r = 0; r < rows; ++r, other += B) {
+                        const T *g = residual + r * CHUNK, *d = difference + r * CHUNK;
+                        for (int64_t c = 0; c < width; ++c) {
+                            dots[c] += d[c] * other[c];
+                            ends[c] += g[c] * other[c];
+                        }
+                    }
+                    for (int64_t c = 0; c < width; ++c) {
+                        to_dots[c] += dots[c];
+                        to_ends[c] += ends[c];
+                    }
                 }
             }
             for (int64_t k = 0; k < count; ++k) total[k] += double(sums[k]);
@@ -238,6 +251,7 @@ template <typename T> void observe_part(const Observation<T>& o, int64_t c0, int
         while (width >= WIDTH && observe_filled<T, 1>(o, c0)) { c0 += WIDTH; width -= WIDTH; }
     }
     if (width == CHUNK) observe_chunk<T, CHUNK>(o, c0, width);
+    else if (width == CHUNK / 2) observe_chunk<T, CHUNK / 2>(o, c0, width);
     else if (width > 0) observe_chunk<T, 0>(o, c0, width);
 }
 
@@ -366,6 +380,24 @@ struct Step {
     double ridge, tiny, retreat, shortest;
 };
 
+// image - sum_j gamma_j images_j of a tile of rows, one difference after the other; `mixed` is [row, CHUNK].
+template <typename T>
+void mix_tile(const Step<T>& o, int64_t c0, int64_t width, int64_t first, const T* gamma, T* mixed) {
+    const int64_t B = o.samples, size = o.rows * B, rows = std::min(TILE, o.rows - first);
+    const int64_t from = first * B + c0;
+    for (int64_t r = 0; r < rows; ++r)
+        for (int64_t c = 0; c < width; ++c) mixed[r * CHUNK + c] = o.image[from + r * B + c];
+    for (int64_t j = 0; j < o.filled; ++j) {
+        const T *dn = o.images + j * size + from, *w = gamma + j * CHUNK;
+        if (width == CHUNK)
+            for (int64_t r = 0; r < rows; ++r)
+                for (int64_t c = 0; c < CHUNK; ++c) mixed[r * CHUNK + c] -= w[c] * dn[r * B + c];
+        else
+            for (int64_t r = 0; r < rows; ++r)
+                for (int64_t c = 0; c < width; ++c) mixed[r * CHUNK + c] -= w[c] * dn[r * B + c];
+    }
+}
+
 template <typename T> void mix_chunk(const Step<T>& o, int64_t c0, int64_t width) {
     const int64_t B = o.samples, size = o.rows * B;
     T gamma[DEEPEST * CHUNK], beta[CHUNK];
@@ -387,21 +419,11 @@ template <typename T> void mix_chunk(const Step<T>& o, int64_t c0, int64_t width
         some_trouble |= o.trouble[s] != 0;
     }
     const bool plain = o.depth == 0;  // no history is kept, and no residual
+    T mixed[TILE * CHUNK];
     for (int64_t row = 0; row < o.rows; ++row) {
         const int64_t at = row * B + c0;
-        T x[CHUNK];
-        if (width == CHUNK) {
-            for (int64_t c = 0; c < CHUNK; ++c) x[c] = o.image[at + c];
-            for (int64_t j = 0; j < o.filled; ++j) {
-                const T *dn = o.images + j * size + at, *w = gamma + j * CHUNK;
-                for (int64_t c = 0; c < CHUNK; ++c) x[c] -= w[c] * dn[c];
-            }
-        } else {
-            for (int64_t c = 0; c < width; ++c) {
-                x[c] = o.image[at + c];
-                for (int64_t j = 0; j < o.filled; ++j) x[c] -= gamma[j * CHUNK + c] * o.images[j * size + at + c];
-            }
-        }
+        if (row % TILE == 0) mix_tile<T>(o, c0, width, row, gamma, mixed);
+        T* x = mixed + (row % TILE) * CHUNK;
         if (!whole)
             for (int64_t c = 0; c < width; ++c) {
                 T rest = plain ? o.image[at + c] - o.state[at + c] : o.residual[at + c];
@@ -429,7 +451,7 @@ template <typename T> void mix_chunk(const Step<T>& o, int64_t c0, int64_t width
     for (int64_t c = 0; some_trouble && c < width; ++c) {
         if (!o.trouble[c0 + c]) continue;
         for (int64_t i = 0; i < o.blocks * o.depth * o.depth; ++i) o.gram[i * B + c0 + c] = 0;
-        for (int64_t i = 0; i < o.depth * o.rows; ++i) {
+        for (int64_t i = 0; i < o.filled * o.rows; ++i) {
             o.images[i * B + c0 + c] = T(0);
             o.residuals[i * B + c0 + c] = T(0);
         }

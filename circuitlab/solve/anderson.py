@@ -26,6 +26,9 @@ EXPECTED = 0.5
 residual shrank last. Plain steps, the published baseline, wait for the residual itself."""
 RETREAT, SHORTEST = 0.5, 0.05
 """A sample that restarts (with a memory) goes on with shorter steps: this share of those before, down to the second."""
+PROVED = 20
+"""Iterations after which a memory that may grow does, once it is full: the first steps are the least linear, and long
+memories of them lead astray."""
 
 
 @dataclass(frozen=True)
@@ -35,15 +38,17 @@ class Anderson(Solver):
     Args:
         depth: differences remembered.
         damping: share of the fixed-point residual in the mix, to begin with.
+        longest: differences that samples which have proved slow may come to remember, where more than `depth`.
     """
 
     depth: int = 4
     damping: float = 1.0
+    longest: int = 0
 
     name = "anderson"
 
     def begin(self, equations: Equations, state: Tensor) -> Mixing:
-        return Mixing(equations, state, self.depth, self.damping)
+        return Mixing(equations, state, self.depth, self.damping, self.longest)
 
 
 class Mixing(Iteration):
@@ -52,12 +57,18 @@ class Mixing(Iteration):
     Args:
         depth: differences remembered, 0 for plain steps.
         damping: share of the fixed-point residual in the mix.
+        longest: differences remembered from the first time on that the memory is full after `PROVED` iterations. Until
+            then the room for them is not touched.
     """
 
-    def __init__(self, equations: Equations, state: Tensor, depth: int, damping: float) -> None:
+    def __init__(
+        self, equations: Equations, state: Tensor, depth: int, damping: float, longest: int = 0
+    ) -> None:
         rows, samples = equations.mixed.stop, state.shape[1]
         self.edges = torch.tensor([0, *(b.stop for b in equations.blocks.values() if b.stop <= rows)])
         super().__init__(equations, state, len(self.edges) - 1)
+        self.span, self.count = depth, 0
+        depth = max(depth, longest) if depth else 0
         self.rows, self.depth, self.filled, self.place = rows, depth, 0, -1
         self.damping = self.norms.new_full((samples,), damping)
         self.image, self.origin = torch.empty_like(state), state.clone()
@@ -71,14 +82,14 @@ class Mixing(Iteration):
         self.fresh = torch.zeros(samples, dtype=torch.bool, device=state.device)
         self.ridge = torch.finfo(state.dtype).eps * 10
         if depth:
-            self.limits = (LEAP, STALLED + depth, EXPECTED)
+            self.limits = (LEAP, STALLED + self.span, EXPECTED)
         self.tiny = torch.finfo(state.dtype).tiny ** 0.5
 
     def judge(self) -> None:
         """Sweep, and take in the new state and residual."""
         self.equations.sweep(self.state, self.image)
         if self.place >= 0 and self.depth:
-            self.filled = min(self.filled + 1, self.depth)
+            self.filled = min(self.filled + 1, self.span)
         if loops.usable(self.state) and self.depth <= loops.DEEPEST:
             self._observe_compiled()
         else:
@@ -90,8 +101,17 @@ class Mixing(Iteration):
             self._mix_compiled(better, trouble)
         else:
             self._mix(better, trouble)
+        self.count += 1
         if self.depth:
-            self.place = (self.place + 1) % self.depth
+            self._turn()
+
+    def _turn(self) -> None:
+        """Go on to the next place in the memory, which grows when it is full and the iteration has proved long."""
+        self.place += 1
+        if self.place == self.span < self.depth and self.count >= PROVED:
+            self.span = self.depth
+            self.limits = (self.limits[0], STALLED + self.span, self.limits[2])
+        self.place %= self.span
 
     def keep(self, better: Tensor) -> None:
         torch.where(better, self.image, self.best, out=self.best)
@@ -99,11 +119,19 @@ class Mixing(Iteration):
     def select(self, keep: Tensor) -> None:
         super().select(keep)
         self.image, self.origin = gathered(self.image, keep), gathered(self.origin, keep)
-        self.images, self.residuals = gathered(self.images, keep), gathered(self.residuals, keep)
+        self.images, self.residuals = (self._kept(part, keep) for part in (self.images, self.residuals))
         self.last_image = gathered(self.last_image, keep)
         self.last_residual = gathered(self.last_residual, keep)
         self.gram, self.right = self.gram[..., keep], self.right[..., keep]
         self.fresh, self.damping = self.fresh[keep], self.damping[keep]
+
+    def _kept(self, history: Tensor, keep: Tensor) -> Tensor:
+        """Some of the samples of a history; what is not filled yet holds nothing to keep."""
+        if self.filled == self.depth:
+            return gathered(history, keep)
+        shape = (self.depth, self.rows, len(keep))
+        gathered(history[: self.filled], keep)
+        return history.view(-1)[: shape[0] * shape[1] * shape[2]].view(shape)
 
     def _observe_compiled(self) -> None:
         parts = (self.state, self.image, self.last_image, self.last_residual, self.images, self.residuals)
@@ -158,9 +186,10 @@ class Mixing(Iteration):
             torch.where(self.fresh, gone, image - self.last_image, out=self.images[place])
             torch.where(self.fresh, gone, residual - self.last_residual, out=self.residuals[place])
             for number, rows in enumerate(blocks):
-                dots = (self.residuals[:, rows] * self.residuals[place, rows]).sum(1)
-                self.gram[number, place], self.gram[number, :, place] = dots.double(), dots.double()
-                self.right[number] = (self.residuals[:, rows] * residual[rows]).sum(1)
+                known, filled = self.residuals[: self.filled, rows], slice(0, self.filled)
+                dots = (known * self.residuals[place, rows]).sum(1).double()
+                self.gram[number, place, filled], self.gram[number, filled, place] = dots, dots
+                self.right[number, filled] = (known * residual[rows]).sum(1)
         self.last_image.copy_(image)
         self.last_residual.copy_(residual)
 
@@ -184,15 +213,16 @@ class Mixing(Iteration):
             rest -= weight * difference
         mixed = torch.where(damping < 1, mixed - (1 - damping) * rest, mixed)
         torch.where(trouble, torch.lerp(origin, best, damping), mixed, out=state)
-        for tensor in (self.images, self.residuals, self.gram) if self.depth else ():
-            tensor.masked_fill_(trouble, 0)
+        if self.depth:
+            for tensor in (self.images[: self.filled], self.residuals[: self.filled], self.gram):
+                tensor.masked_fill_(trouble, 0)
 
     def _weights(self) -> Tensor:
-        """gamma of the differences, [depth, sample]."""
-        size = self.norms[:, 1]
+        """gamma of the differences, [difference, sample]."""
+        size, filled = self.norms[:, 1], slice(0, self.filled)
         weight = 1 / (size + 1e-8 * size.sum(0) + self.tiny)
-        matrix = (weight[:, None, None] * self.gram).sum(0).permute(2, 0, 1)
-        right = (weight[:, None] * self.right).sum(0).t()
+        matrix = (weight[:, None, None] * self.gram[:, filled, filled]).sum(0).permute(2, 0, 1)
+        right = (weight[:, None] * self.right[:, filled]).sum(0).t()
         length = torch.diagonal(matrix, dim1=1, dim2=2).sqrt()
         length = torch.where(length > 0, length, torch.ones_like(length))
         matrix = matrix / (length.unsqueeze(2) * length.unsqueeze(1))

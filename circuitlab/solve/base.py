@@ -26,7 +26,7 @@ SMALL = 2**20
 """Bytes up to which they are gathered at once: many short copies take longer than one."""
 REACH = 5.0
 """Times the target within which an iteration may stop one sweep early; the residuals recomputed then decide."""
-STRICTER = (1.0, 0.2, 0.02)
+STRICTER = (1.0, 0.6, 0.2, 0.02)
 """Shares of the tolerance that an iteration aims at in turn, should the recomputed residuals ask for more."""
 LOOKS, GPU_LOOKS = {"cpu": 1}, 4
 """Iterations between two looks at the residuals, by device; on a GPU a look waits for all that was asked for before."""

@@ -28,6 +28,11 @@ than one so near to Newton's, which does not mind a saddle."""
 SLOW, LONGER, FAST_MEMORY = 0.5, 2.5, 3
 """Rate above which `auto` remembers more steps, so many times as many, as what is remembered longer pays where many are needed; and
 the steps it remembers below, where few are."""
+LAGGING, AHEAD = 0.65, 1.5
+"""Rate above which (and below `CONTRACTING`) sweeps under control take their slopes ahead of the potentials, and by how
+many of their steps: where potentials take many sweeps to come to rest, slopes that trail make it many more."""
+LONG, HISTORY = 64, 2**28
+"""Differences that a slow iteration may come to remember there, and bytes that they may take."""
 MARGIN = 0.8
 """Share of the cost without preconditioning below which it is worth its build."""
 PRECONDITIONED_NAME = "preconditioned"
@@ -160,6 +165,9 @@ def find(
     elif rate is not None and settings.method == "auto" and isinstance(first, Anderson):
         depth = round(LONGER * first.depth) if rate > SLOW else min(first.depth, FAST_MEMORY)
         first = replace(first, depth=depth)
+        if LAGGING < rate < CONTRACTING:
+            problem = equations.anticipating(AHEAD)
+            first = replace(first, longest=_longest(equations, state))
     method = first.name if problem.preconditioner is None else f"{PRECONDITIONED_NAME} {first.name}"
     solution = solve(problem, first, state)
     solution = replace(solution, method=method, products=solution.products + foresight)
@@ -172,6 +180,12 @@ def find(
         again = solve(equations.select(left), solver, state[:, left])
         solution = merge(equations, solution, again, left)
     return solution
+
+
+def _longest(equations: Equations, state: Tensor) -> int:
+    """Differences, of images and of residuals, that there is room for."""
+    mixed = state[equations.mixed]
+    return min(LONG, HISTORY // max(1, 2 * mixed.numel() * mixed.element_size()))
 
 
 def merge(equations: Equations, solution: Solution, other: Solution, columns: Tensor) -> Solution:

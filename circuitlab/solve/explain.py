@@ -12,7 +12,7 @@ import torch
 
 from circuitlab.dynamics.preconditioned import build_operations
 from circuitlab.graph.circuit import Circuit
-from circuitlab.solve.choose import CONTRACTING, MARGIN, PRECONDITIONED, SolveSettings
+from circuitlab.solve.choose import CONTRACTING, LAGGING, LONG, MARGIN, PRECONDITIONED, SolveSettings
 from circuitlab.solve.levenberg import LARGEST
 from circuitlab.spec.solve_checks import group_problem
 
@@ -50,6 +50,9 @@ def explain(circuit: Circuit, settings: SolveSettings, asked: Asked) -> str:
     sweeps = _named(settings)
     if groups:
         parts = [f"{_groups(circuit, groups)}: {sweeps}", _preconditioning(circuit, settings, asked)]
+        parts += (
+            [_slow(settings)] if asked.controls and _transposed(asked) and _may_be_plain(settings) else []
+        )
         return "; ".join((*parts, _fallback(circuit, asked)))
     if asked.controls:
         return (
@@ -139,6 +142,23 @@ def _preconditioning(circuit: Circuit, settings: SolveSettings, asked: Asked) ->
     return (
         f"preconditioned by the group's mean response where the first steps leave {rate:.2f} to {CONTRACTING:g} of "
         f"the free state's residual, for there it pays at batch {asked.batch} ({build})"
+    )
+
+
+def _transposed(asked: Asked) -> bool:
+    return asked.pathway == "dynamic_inversion" and asked.feedback == "tied"
+
+
+def _may_be_plain(settings: SolveSettings) -> bool:
+    """Whether sweeps may go without a preconditioner."""
+    return settings.preconditioner != "mean_response"
+
+
+def _slow(settings: SolveSettings) -> str:
+    """What sweeps that are not preconditioned do where they converge slowly, `choose.find`."""
+    return (
+        f"where it is not preconditioned and the first steps leave {LAGGING:g} to {CONTRACTING:g}, sweeps under "
+        f"control take slopes ahead of the potentials and come to remember {max(LONG, 2 * settings.depth)} steps"
     )
 
 
