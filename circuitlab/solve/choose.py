@@ -26,8 +26,8 @@ CONTRACTING = 0.9
 """Rate above which the free state itself is hard to find: an iteration that follows the energy's slope is safer there
 than one so near to Newton's, which does not mind a saddle."""
 SLOW, LONGER, FAST_MEMORY = 0.5, 2.5, 3
-"""Rate above which `auto` remembers more steps, so many times as many, as what is remembered longer pays where many are needed; and
-the steps it remembers below, where few are."""
+"""Rate above which `auto` remembers more steps, so many times as many, as what is remembered longer pays where many are
+needed; and the steps it remembers below, where few are."""
 LAGGING, AHEAD = 0.65, 1.5
 """Rate above which (and below `CONTRACTING`) sweeps under control take their slopes ahead of the potentials, and by how
 many of their steps: where potentials take many sweeps to come to rest, slopes that trail make it many more."""
