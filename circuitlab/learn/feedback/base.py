@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from circuitlab.compile.compiled import CompiledCircuit
+from circuitlab.control.base import Pathway
 from circuitlab.learn.base import Batch, Outcome, Task
 
 
@@ -27,6 +28,10 @@ class FeedbackRule(ABC):
     noisy: bool = False
     pretraining: int = 0
     passes: int = 0
+
+    def teaches(self, name: str) -> bool:
+        """Whether a parameter of the pathway, by its name, is one that it changes; all are, as a rule."""
+        return True
 
     @abstractmethod
     def updates(self, task: Task, batch: Batch, outcome: Outcome | None, step: int) -> dict[str, Tensor]:
@@ -59,12 +64,16 @@ class FeedbackLearning:
         """Whether it learns in phases of its own."""
         return self.rule.passes > 0 or self.rule.pretraining > 0
 
+    def taught(self, pathway: Pathway) -> dict[str, nn.Parameter]:
+        """The pathway's parameters that it changes, by name."""
+        return {name: value for name, value in pathway.parameters().items() if self.rule.teaches(name)}
+
     @torch.no_grad()
     def apply(self, task: Task, updates: dict[str, Tensor]) -> None:
         """Take one step along the updates; where there is no optimizer of its own, only prepare it."""
-        parameters = task.pathway.parameters()
-        for name, update in updates.items():
-            parameters[name].grad = update.neg()
+        for name, parameter in self.taught(task.pathway).items():
+            if name in updates:
+                parameter.grad = updates[name].neg()
         if self.optimizer is not None:
             self.optimizer.step()
 
