@@ -237,8 +237,8 @@ class Trainer:
 
     def _step(self, sample_ids: np.ndarray) -> None:
         batch, outcome, right = self._outcome(sample_ids)
-        if bool(outcome.used.any()):
-            self._apply(outcome.updates)
+        if bool(outcome.used.any()) or any(learning.rule.always for learning in self.feedback):
+            self._apply(outcome.updates, bool(outcome.used.any()))
         if self.scheduler is not None and self.per == "step":
             self.scheduler.step()
         self.at.step += 1
@@ -262,7 +262,7 @@ class Trainer:
             task = replace(task, settings=replace(task.settings, minibatch=SharedMinibatch(group, count)))
         outcome = self.rule.outcome(task, batch)
         for learning in self.feedback:
-            if not learning.alone and (group.size > 1 or bool(outcome.used.any())):
+            if not learning.alone and (group.size > 1 or learning.rule.always or bool(outcome.used.any())):
                 found = learning.rule.updates(task, batch, outcome, self.at.step)
                 outcome = replace(outcome, updates=joined(outcome.updates, found))
         if self.penalty is not None:
@@ -275,12 +275,16 @@ class Trainer:
         return (split.batch(sample_ids) if self.observers else batch), outcome, right
 
     @torch.no_grad()
-    def _apply(self, updates: dict[str, Tensor]) -> None:
-        """One optimizer step along the updates, then Dale's law and the bound, for circuit and feedback."""
+    def _apply(self, updates: dict[str, Tensor], used: bool = True) -> None:
+        """One optimizer step along the updates, then Dale's law and the bound, for circuit and feedback.
+
+        Args:
+            used: whether the circuit itself learns; else only what learns always.
+        """
         updates, taught = parted(updates)
         plastic = self.compiled.plastic()
         for name, parameter in plastic.items():
-            parameter.grad = updates[name].neg()
+            parameter.grad = updates[name].neg() if used else None
         shares = 1.0
         if self.schedule.clip is not None:
             norm = torch.nn.utils.clip_grad_norm_(plastic.values(), self.schedule.clip)
@@ -289,9 +293,10 @@ class Trainer:
             if not learning.alone:
                 # those that share the circuit's optimizer share its clipping as well
                 share = shares if learning.optimizer is None else 1.0
-                learning.apply(self.task, {name: share * value for name, value in taught.items()})
+                wanted = taught if used or learning.rule.always else {}
+                learning.apply(self.task, {name: share * value for name, value in wanted.items()})
         self.optimizer.step()
-        for learning in self.feedback:
+        for learning in self.feedback if used else ():
             if not learning.alone:
                 learning.rule.after_step(self.task, self.compiled)
         self.compiled.enforce_sign()

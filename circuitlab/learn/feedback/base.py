@@ -22,12 +22,14 @@ class FeedbackRule(ABC):
         noisy: whether it draws noise (which many processes could not share).
         pretraining: passes over the training samples in which it alone learns, before the first epoch.
         passes: as many before each later epoch; where this is 0 it learns with the circuit, from each minibatch.
+        always: whether it learns from minibatches of which the circuit can use no sample.
     """
 
     name: str
     noisy: bool = False
     pretraining: int = 0
     passes: int = 0
+    always: bool = False
 
     def teaches(self, name: str) -> bool:
         """Whether a parameter of the pathway, by its name, is one that it changes; all are, as a rule."""
@@ -72,8 +74,7 @@ class FeedbackLearning:
     def apply(self, task: Task, updates: dict[str, Tensor]) -> None:
         """Take one step along the updates; where there is no optimizer of its own, only prepare it."""
         for name, parameter in self.taught(task.pathway).items():
-            if name in updates:
-                parameter.grad = updates[name].neg()
+            parameter.grad = updates[name].neg() if name in updates else None
         if self.optimizer is not None:
             self.optimizer.step()
 

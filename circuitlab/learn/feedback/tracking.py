@@ -2,10 +2,12 @@
 
     Delta W_I = (phi - delta) sigma(phi)^T,  Delta U_I = (phi - delta) x^T,  Delta b_I = phi - delta     [S6.4.1]
 
-at the state that the circuit learns from, where phi - delta = psi + (W sigma(phi) + U x + b - delta): what the cell's
-own synapses learn, psi sigma(phi)^T, and the tracking error that is left. So within one optimizer an interneuron that
-tracks goes on to do so while W learns, and the error of one that does not goes to zero. Where the circuit's rule gates
-or weighs psi, so is psi here; of weights that do not learn the interneuron sees the basal potential phi - psi alone.
+in the free state, and once more in the controlled one. In the free state phi - delta is the tracking error alone (free
+states that are only near are enough: phi there is what the cell's own synapses predict). Under control it is psi and
+the tracking error in states that only control brings about; psi is what the cell's own synapses learn from, and without
+it interneurons would lag behind every update of W. So within one optimizer an interneuron that tracks goes on to do so
+to the bit, and the error of one that does not goes to zero. Where the circuit's rule gates or weighs psi, so is psi
+here; for weights of the cell that do not learn the teacher is its basal potential phi - psi.
 """
 
 from __future__ import annotations
@@ -23,38 +25,48 @@ class Tracking(FeedbackRule):
     """The delta rule of every interneuron; always on while the circuit learns."""
 
     name = "tracking"
+    always = True
 
     def teaches(self, name: str) -> bool:
         return name.startswith("I/")
 
     @torch.no_grad()
     def updates(self, task: Task, batch: Batch, outcome: Outcome | None, step: int) -> dict[str, Tensor]:
+        """Mean over the used samples; where none is used, of the free state over all."""
         assert outcome is not None, "it learns from what the circuit's rule has found"
         assert isinstance(task.pathway, LateralInhibition)
         assert isinstance(task.system, CircuitSystem)
-        x, (rate, psi) = batch.x[:, outcome.used], outcome.factors(task.system)
-        error = tracking_error(task, outcome.presynaptic[:, outcome.used], x) / max(psi.shape[1], 1)
-        return delta_rule(task.pathway, rate, x, psi, error)
+        some = outcome.used if bool(outcome.used.any()) else torch.ones_like(outcome.used)
+        phi, x = outcome.free.fields.phi[:, some], batch.x[:, some]
+        error = tracking_error(task, phi, x) / max(x.shape[1], 1)
+        free = delta_rule(task.pathway, task.system.rates(phi), x, error, error)
+        phi, x, (rate, psi) = (
+            outcome.presynaptic[:, outcome.used],
+            batch.x[:, outcome.used],
+            outcome.factors(task.system),
+        )
+        error = tracking_error(task, phi, x) / max(x.shape[1], 1)
+        controlled = delta_rule(task.pathway, rate, x, psi + error, error)
+        return {name: value.add_(controlled[name]) for name, value in free.items()}
 
 
 def delta_rule(
-    pathway: LateralInhibition, rate: Tensor, x: Tensor, psi: Tensor, error: Tensor
+    pathway: LateralInhibition, rate: Tensor, x: Tensor, soma: Tensor, basal: Tensor
 ) -> dict[str, Tensor]:
-    """The updates of all interneurons, summed over samples, by parameter name.
+    """The update of every synapse and bias of the interneurons, summed over samples, by name.
 
     Args:
-        rate: sigma(phi), [unit, sample]. x: [input unit, sample].
-        psi: what the cells' own plastic synapses learn from, [unit, sample].
-        error: W sigma(phi) + U x + b - delta, [unit, sample].
+        rate: of the units, [unit, sample]. x: [input unit, sample].
+        soma: phi - delta, the error of those whose counterparts in the circuit learn, [unit, sample].
+        basal: phi - psi - delta, the error of the others.
     """
-    compiled, teacher = pathway.system.compiled, psi + error
-    found = {}
+    compiled, found = pathway.system.compiled, {}
     for link, kernel in pathway.interneurons.links:
         pre = x if link.projection.source in compiled.inputs else rate
-        post = teacher if link.projection.plastic else error
+        post = soma if link.projection.plastic else basal
         found[f"I/{link.projection.name}"] = kernel.outer(post[link.target], pre[link.source])
     for name, bias in compiled.biases.items():
-        post = teacher if bias.requires_grad else error
+        post = soma if bias.requires_grad else basal
         found[f"I/{name}_bias"] = post[compiled.units[name]].sum(1)
     return found
 
