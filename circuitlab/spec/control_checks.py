@@ -71,7 +71,8 @@ def check_control(spec: ExperimentSpec, circuit: CircuitSpec | None) -> Iterator
     yield from _controller(spec)
     if circuit is None:
         return
-    if control.feedback == "apical" and not any(p.carries == "burst" for p in circuit.projections.values()):
+    bursts = any(p.carries == "burst" for p in circuit.projections.values())
+    if control.feedback == "apical" and control.feedback in allowed and not bursts:
         yield (
             ("control", "feedback"),
             f"the circuit '{circuit.circuit}' has no projection with 'carries: burst', which"
