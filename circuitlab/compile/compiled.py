@@ -131,8 +131,10 @@ class CompiledCircuit(nn.Module):
         return {**self.weights, **{f"{name}_bias": value for name, value in self.biases.items()}}
 
     def plastic(self) -> dict[str, nn.Parameter]:
-        """The parameters that learning may change."""
-        return {name: value for name, value in self.parameters_by_name().items() if value.requires_grad}
+        """The parameters that learning may change; burst-coded projections are feedback weights, and not among them."""
+        bursts = {link.projection.name for link in self.burst}
+        found = {name: value for name, value in self.parameters_by_name().items() if value.requires_grad}
+        return {name: value for name, value in found.items() if name not in bursts}
 
     def kernels_used(self) -> dict[str, str]:
         """Name of the kernel of every projection."""

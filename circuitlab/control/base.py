@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from circuitlab.compile.kernels import Kernel
 from circuitlab.control.output import OutputController
 from circuitlab.dynamics.equations import SMALLEST_SOMA, TINY, Equations
 from circuitlab.dynamics.loss import OutputLoss
@@ -25,6 +26,7 @@ class Controlled:
         loss: of the output units.
         controller: the output controller.
         phi: potentials to start from, [unit, sample] (the free equilibrium, as a rule).
+        x: what drives it, [input unit, sample], where a pathway has synapses of its own from the inputs.
     """
 
     system: System
@@ -33,12 +35,13 @@ class Controlled:
     loss: OutputLoss
     controller: OutputController
     phi: Tensor
+    x: Tensor | None = None
 
     def select(self, columns: Tensor) -> Controlled:
         """The same for some of the samples."""
-        return replace(
-            self, drive=self.drive[:, columns], target=self.target[:, columns], phi=self.phi[:, columns]
-        )
+        x = None if self.x is None else self.x[:, columns]
+        drive, target, phi = (tensor[:, columns] for tensor in (self.drive, self.target, self.phi))
+        return replace(self, drive=drive, target=target, phi=phi, x=x)
 
     def output_imbalance(self, phi: Tensor, u: Tensor) -> Tensor:
         """-dL/dy - alpha u, [output unit, sample]  [eq. 6]."""
@@ -88,6 +91,15 @@ class Pathway(ABC):
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """Those of its weights that learning may change, in the form they are stored in, by name."""
+        return {}
+
+    def companions(self) -> dict[str, dict[str, Kernel]]:
+        """Kernels that learn to follow a projection's weights, by the projection and their parameters' names: what
+        scales the one (a bound, decay, a penalty) must scale the others."""
+        return {}
+
+    def measures(self) -> dict[str, float]:
+        """What an evaluation says of the feedback weights, by the metric's name."""
         return {}
 
     def hold_signs(self) -> None:

@@ -10,15 +10,19 @@ alpha u = -dL/dy(z + u) is solved for u, and the stiffness 1/alpha disappears.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-
-import numpy as np
 import torch
 from torch import Tensor
 
-from circuitlab.compile.kernels import Kernel, compile_kernel
-from circuitlab.control.base import Controlled, Pathway
+from circuitlab.control.base import Controlled
+from circuitlab.control.feedback import (
+    AmongUnits,
+    ApicalFeedback,
+    Feedback,
+    KolenPollackFeedback,
+    OwnFeedback,
+    RandomFeedback,
+    feedback,
+)
 from circuitlab.dynamics.circuit import CircuitPoint, CircuitSystem
 from circuitlab.dynamics.equations import SMALLEST_SOMA, TINY, Discrepancy, Energy, Equations, Fields
 from circuitlab.dynamics.foresight import DEAREST, price, respond, steps
@@ -33,120 +37,18 @@ from circuitlab.dynamics.preconditioned import (
     guess_lambda,
     preconditioned_sweep,
 )
-from circuitlab.dynamics.sweep import Back, CircuitSweep, Cuts, JacobiSweep, Route, Sweep
-from circuitlab.dynamics.system import Point, System
+from circuitlab.dynamics.sweep import CircuitSweep, Cuts, Sweep
+from circuitlab.dynamics.system import Point
 from circuitlab.errors import CircuitError
-from circuitlab.graph.streams import stream
 
 ROUNDING_EVERY = 16
 """Sweeps between two looks at how much of the control is rounding: few samples ever need to know."""
 
 
-class Feedback:
-    """S of eq. 14, tied: the transpose of all rate-coded projections among controlled units."""
-
-    def sweep(self, system: System, drive: Tensor) -> Sweep:
-        """Passes through the system on one batch with control travelling along S."""
-        if isinstance(system, CircuitSystem):
-            return CircuitSweep(system, drive, self.routes(system))
-        return JacobiSweep(system, drive)
-
-    def routes(self, system: CircuitSystem) -> dict[int, list[Back]]:
-        """The ways of the control, by the first row of the population they reach."""
-        return system.tied
-
-    def imbalance(self, point: Point, psi: Tensor) -> Tensor:
-        """sigma'(phi) (S psi) - psi, [unit, sample]."""
-        if isinstance(point, CircuitPoint):
-            return point.gate_imbalance(self.raw(point, psi), psi)
-        return point.transported(psi) - psi
-
-    def raw(self, point: CircuitPoint, psi: Tensor) -> Tensor:
-        """S psi, [unit, sample]."""
-        return point.feedback_input(psi)
-
-    def weights(self) -> dict[str, Tensor]:
-        """Weights of its own, by projection, [edge]."""
-        return {}
-
-
-class OwnFeedback(Feedback):
-    """S of connections that are not the transpose of the circuit's.
-
-    Args:
-        ways: how each adds what it carries, and the rows it reads and reaches.
-    """
-
-    def __init__(self, system: CircuitSystem, ways: Sequence[Route]) -> None:
-        self.ways = tuple(ways)
-        self.planned = system.plan_back(self.ways)
-
-    def routes(self, system: CircuitSystem) -> dict[int, list[Back]]:
-        return self.planned
-
-    def raw(self, point: CircuitPoint, psi: Tensor) -> Tensor:
-        out = torch.zeros_like(psi)
-        for way in self.ways:
-            way.add(psi[way.source], out[way.target])
-        return out
-
-
-class RandomFeedback(OwnFeedback):
-    """S with the transposed synapses of the circuit's rate-coded projections and random weights of its own.
-
-    Weights of the transpose of projection p are uniform in +-1/sqrt(its mean outdegree) times `scale`, drawn from p's
-    own stream. Where p's source population obeys Dale's law the weights keep p's sign, as those of W^T do.
-    """
-
-    def __init__(self, system: CircuitSystem, seed: int, scale: float = 1.0) -> None:
-        self.kernels: dict[str, Kernel] = {}
-        compiled, ways = system.compiled, []
-        for link in compiled.recurrent:
-            name, edges = link.projection.name, link.projection.edges
-            shared = edges.parameters
-            sources = link.source.stop - link.source.start
-            bound = scale / max(len(edges.source) / sources, 1.0) ** 0.5
-            draw = stream(seed, "feedback", name)
-            values = draw.uniform(-bound, bound, len(edges.source) if shared is None else len(shared))
-            if compiled.sign[name]:
-                values = np.abs(values) * compiled.sign[name]
-            edges = (
-                replace(edges, parameters=values, weight=values[edges.parameter_index])
-                if shared is not None
-                else replace(edges, weight=values)
-            )
-            shape = (link.target.stop - link.target.start, sources)
-            kernel = compile_kernel(
-                replace(link.projection, edges=edges, plastic=False), shape, compiled.dtype
-            )
-            self.kernels[name] = kernel.to(compiled.device)
-            ways.append(Route(self.kernels[name], True, link.target, link.source))
-        super().__init__(system, ways)
-
-    def weights(self) -> dict[str, Tensor]:
-        return {name: kernel.edge_values for name, kernel in self.kernels.items()}
-
-
-class ApicalFeedback(OwnFeedback):
-    """S made of the circuit's own burst-coded apical projections (supplement S6.4.1, multiplexed codes)."""
-
-    def __init__(self, system: CircuitSystem) -> None:
-        links = system.compiled.burst
-        if not links:
-            raise CircuitError(
-                "control.feedback: apical needs projections with `carries: burst` onto apical sites, and the circuit "
-                "has none; allowed: tied, random"
-            )
-        super().__init__(system, [Route(k.kernel, False, k.source, k.target) for k in links])
-
-
-class DynamicInversion(Pathway):
+class DynamicInversion(AmongUnits):
     """Dynamic inversion with a given feedback S."""
 
     name = "dynamic_inversion"
-
-    def __init__(self, feedback: Feedback) -> None:
-        self.feedback = feedback
 
     def equations(self, batch: Controlled) -> InversionEquations:
         mask = batch.system.controlled
@@ -156,9 +58,6 @@ class DynamicInversion(Pathway):
                 "population cannot be `controlled: false`"
             )
         return InversionEquations(self.feedback, batch)
-
-    def feedback_weights(self) -> dict[str, Tensor]:
-        return {f"S/{name}": values for name, values in self.feedback.weights().items()}
 
 
 class InversionEquations(Equations):
@@ -297,9 +196,23 @@ class InversionEquations(Equations):
     def imbalance(self, state: Tensor) -> Tensor:
         phi, psi, u = self._parts(state)
         point = self.batch.system.linearise(phi, self.batch.drive)
-        control = self.feedback.imbalance(point, psi)
+        control = self._turned(point, psi)
         control[self.batch.system.output] += u
         return torch.cat([point.prediction - phi + psi, control, self.batch.output_imbalance(phi, u)])
+
+    def _turned(self, point: Point, psi: Tensor) -> Tensor:
+        """sigma'(phi) (S psi) - psi, [unit, sample]."""
+        if isinstance(point, CircuitPoint):
+            return point.gate_imbalance(self.arriving(point, psi), psi)
+        return point.transported(psi) - psi
+
+    def arriving(self, point: CircuitPoint, psi: Tensor) -> Tensor:
+        """S psi, [unit, sample]."""
+        return self.feedback.raw(point, psi)
+
+    def afresh(self) -> InversionEquations:
+        """The same equations without a preconditioner."""
+        return InversionEquations(self.feedback, self.batch)
 
     def scales(self, state: Tensor) -> Tensor:
         return self.batch.scales(*self._parts(state))
@@ -332,7 +245,7 @@ class InversionEquations(Equations):
             return None
         phi, psi, _ = self._parts(state)
         point = system.linearise(phi, self.batch.drive)
-        return point.kinks(self.feedback.raw(point, psi))
+        return point.kinks(self.arriving(point, psi))
 
     def kinks(self, state: Tensor) -> Tensor:
         on = self._on_kink(state)
@@ -343,7 +256,7 @@ class InversionEquations(Equations):
         if on is None or not bool(on.any()):
             return state
         image = torch.empty_like(state)
-        InversionEquations(self.feedback, self.batch).sweep(state, image)
+        self.afresh().sweep(state, image)
         return torch.where(on.any(0), image, state)
 
 
@@ -373,14 +286,13 @@ class AugmentedEnergy(Energy):
         return torch.cat([phi, psi, u])
 
 
-def feedback(name: str, system: CircuitSystem, seed: int, options: Mapping[str, float]) -> Feedback:
-    """The feedback of a name: tied, random or apical."""
-    if name == "tied":
-        return Feedback()
-    if name == "random":
-        return RandomFeedback(system, seed, **options)
-    if name == "apical":
-        return ApicalFeedback(system)
-    raise CircuitError(
-        f"control.feedback: dynamic_inversion has no feedback '{name}'; allowed: tied, random, apical"
-    )
+__all__ = [
+    "ApicalFeedback",
+    "DynamicInversion",
+    "Feedback",
+    "InversionEquations",
+    "KolenPollackFeedback",
+    "OwnFeedback",
+    "RandomFeedback",
+    "feedback",
+]

@@ -14,6 +14,18 @@ from circuitlab.dynamics.equations import Fields
 VARIABLES = ("soma", "rate", "basal", "apical", "control")
 
 
+def described(name: str) -> tuple[str, str]:
+    """Axes and meaning of a pathway's own weights, by their name in the run file."""
+    symbol, _, place = name.partition("/")
+    if symbol == "Q":
+        return "unit, output unit", f"psi = Q u of population {place}"
+    if symbol == "S":
+        return "edge", f"S from the target back to the source of each edge of projection {place}"
+    if place.endswith("_bias"):
+        return "unit", f"b_I, bias of the interneurons of population {place.removesuffix('_bias')}"
+    return "edge", f"weights of the interneurons' copy of each edge of projection {place}"
+
+
 class Activity:
     """The variables of a batch at one equilibrium; what needs products with W is computed only when asked for.
 

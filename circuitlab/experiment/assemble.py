@@ -21,6 +21,7 @@ from circuitlab.experiment.control import controller, pathway
 from circuitlab.graph.build import build
 from circuitlab.graph.circuit import Circuit
 from circuitlab.learn.base import Task
+from circuitlab.learn.feedback_alignment import DirectFeedbackAlignment, FeedbackAlignment
 from circuitlab.learn.rules import RULES
 from circuitlab.record.run_file import RunWriter
 from circuitlab.solve.choose import SolveSettings
@@ -29,6 +30,8 @@ from circuitlab.spec.experiment import ExperimentSpec
 from circuitlab.spec.settings import LossSpec
 from circuitlab.spec.solve_checks import group_problem
 
+OWN_WAY_BACK = (FeedbackAlignment.name, DirectFeedbackAlignment.name)
+"""Baselines whose second phase does not go by the transpose of W."""
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -110,6 +113,7 @@ def solver_reason(assembled: Assembled, samples: int) -> str:
         feedback=spec.control.feedback,
         leak=task.controller.alpha,
         warm=spec.solve.start in ("class_mean", "last"),
+        transposed=spec.learn.rule not in OWN_WAY_BACK,
     )
     return explain(assembled.circuit, task.settings, asked)
 

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from circuitlab.control import output
 from circuitlab.control.base import Pathway
-from circuitlab.control.dynamic_inversion import DynamicInversion, feedback
+from circuitlab.control.dynamic_inversion import DynamicInversion
+from circuitlab.control.feedback import AmongUnits, feedback
+from circuitlab.control.interneurons import Interneurons
+from circuitlab.control.lateral_inhibition import LateralInhibition
 from circuitlab.control.linear_feedback import LinearFeedback
 from circuitlab.control.output import OutputController
 from circuitlab.data.arrays import read_arrays
 from circuitlab.dynamics.circuit import CircuitSystem
 from circuitlab.errors import CircuitError
 from circuitlab.learn.feedback.base import FeedbackRule
+from circuitlab.learn.feedback.kolen_pollack import KolenPollack
+from circuitlab.learn.feedback.tracking import Tracking
+from circuitlab.spec.combinations import SCALED
 from circuitlab.spec.control import ControllerSpec
 from circuitlab.spec.experiment import ExperimentSpec
 
@@ -18,9 +24,14 @@ from circuitlab.spec.experiment import ExperimentSpec
 def pathway(spec: ExperimentSpec, system: CircuitSystem) -> Pathway:
     """The feedback pathway of an experiment."""
     control = spec.control
-    options = {"scale": control.scale} if control.feedback == "random" else {}
+    options = {"scale": control.scale} if control.feedback in SCALED else {}
     if control.pathway == "dynamic_inversion":
         return DynamicInversion(feedback(control.feedback, system, spec.seed, options))
+    if control.pathway == "lateral_inhibition":
+        among = feedback(control.feedback, system, spec.seed, options)
+        return LateralInhibition(
+            system, among, Interneurons(system, control.interneurons == "copied", spec.seed)
+        )
     if control.pathway == "linear_feedback":
         if control.file is not None:
             path = spec.folder / control.file
@@ -43,9 +54,27 @@ def controller(spec: ControllerSpec) -> OutputController:
     return output.leaky_integral(spec.leak, spec.tau_ms)
 
 
-def feedback_rule(spec: ExperimentSpec, system: CircuitSystem) -> FeedbackRule | None:
-    """How the feedback weights of an experiment learn, or None."""
+def feedback_rule(spec: ExperimentSpec, system: CircuitSystem, pathway: Pathway) -> FeedbackRule | None:
+    """How the feedback weights of an experiment learn, or None.
+
+    Raises:
+        CircuitError: the rule has nothing to teach, or nobody teaches burst projections that are plastic.
+    """
     taught = spec.learn.feedback
     if taught is None:
+        idle = [k.projection.name for k in system.compiled.burst if k.projection.plastic]
+        if idle and spec.control.feedback == "apical":
+            raise CircuitError(
+                f"learn.feedback: nobody teaches the plastic burst projection {', '.join(idle)}; write "
+                "learn.feedback: kolen_pollack, or plastic: false in the circuit"
+            )
         return None
+    if taught.rule == "kolen_pollack" and isinstance(pathway, AmongUnits):
+        assert taught.decay is not None
+        return KolenPollack(pathway, taught.decay)
     raise CircuitError(f"learn.feedback.rule: {taught.rule} is not built yet")
+
+
+def interneuron_rule(pathway: Pathway) -> FeedbackRule | None:
+    """How the interneurons of a pathway learn to track their pyramidal cells, or None where it has none."""
+    return Tracking() if isinstance(pathway, LateralInhibition) else None

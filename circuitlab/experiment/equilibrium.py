@@ -11,7 +11,7 @@ import torch
 from circuitlab.compile.kernels.low_rank import LowRank
 from circuitlab.data.arrays import read_arrays
 from circuitlab.errors import CircuitError, DataError
-from circuitlab.experiment.activity import VARIABLES, Activity
+from circuitlab.experiment.activity import VARIABLES, Activity, described
 from circuitlab.experiment.assemble import (
     Assembled,
     assemble,
@@ -152,7 +152,7 @@ def find_equilibria(spec: ExperimentSpec, inputs: Path, targets: Path | None) ->
     outcome = rule.outcome(task, batch)
     controlled = outcome.credit
     if not rule.controls:
-        controlled = task.controlled(task.system.drive(x), target, outcome.free)
+        controlled = task.controlled(task.system.drive(x), target, outcome.free, x)
     return Found(assembled, batch, outcome.free, controlled, outcome.updates)
 
 
@@ -248,18 +248,13 @@ def _controller(writer: RunWriter, found: Found, solution: Solution) -> None:
         controller=spec.control.controller.type,
     )
     for name, values in task.pathway.feedback_weights().items():
-        symbol, place = name.split("/")
-        axes = (
-            "[unit, output unit] psi = Q u"
-            if symbol == "Q"
-            else "[edge] S from the target back to the source of"
-        )
+        axes, words = described(name)
         writer.put(
             f"feedback/{name}",
             values.cpu().numpy(),
             units="dimensionless",
-            description=f"{axes} {'of population' if symbol == 'Q' else 'each edge of projection'} {place}",
-            symbol=symbol,
+            description=f"[{axes}] {words}",
+            symbol=name.partition("/")[0],
         )
 
 

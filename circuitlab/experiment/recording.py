@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from circuitlab.dynamics.circuit import CircuitSystem
-from circuitlab.experiment.activity import Activity
+from circuitlab.experiment.activity import Activity, described
 from circuitlab.learn.base import Batch, Outcome, Task
 from circuitlab.learn.evaluate import Split
 from circuitlab.learn.train import Observer, Trainer
@@ -30,6 +30,14 @@ METRICS = {
         "dimensionless",
         "mean over the first 250 training samples of 1/2 sum psi^2 at the controlled equilibrium",
     ),
+    "feedback_angle": (
+        "degrees",
+        "angle between the feedback S and the transpose of W, over all their synapses",
+    ),
+    "mismatch": (
+        "dimensionless",
+        "mean over the first 250 training samples of |psi - psi_DI| / |psi_DI|; psi_DI: dynamic inversion, the same S",
+    ),
     "iterations": (
         "iterations",
         "mean over samples of the iterations to the equilibrium that carries the credit",
@@ -47,6 +55,8 @@ METRICS = {
     "energy_lowered": ("samples", "samples for which that descent found an equilibrium of lower energy"),
 }
 """Units and meaning of what an epoch measures; `train_`, `validation_` and `test_` may stand before a name."""
+EVALUATED = {"control_cost", "feedback_angle", "mismatch"}
+"""Those that an evaluation measures, beside the splits' own: before learning, too."""
 
 
 class Recording(Observer):
@@ -113,7 +123,7 @@ class Recording(Observer):
 
     def epoch(self, trainer: Trainer, metrics: dict[str, float]) -> None:
         done = trainer.at.epoch
-        evaluated = {name for name in metrics if name.split("_")[0] in self.splits} | {"control_cost"}
+        evaluated = {name for name in metrics if name.split("_")[0] in self.splits} | EVALUATED
         self._metric(
             "evaluation",
             done,
@@ -170,15 +180,16 @@ class Recording(Observer):
                 description=f"[snapshot, {axis}] {what}",
             )
 
-        for name in trainer.task.pathway.parameters() if trainer.feedback else ():
-            direct = name.startswith("Q/")
-            axes, of = ("unit, output unit", "population") if direct else ("edge", "each edge of projection")
-            self.writer.append(
-                f"feedback/{name}",
-                trainer.task.pathway.feedback_weights()[name].cpu().numpy().copy(),
-                units="dimensionless",
-                description=f"[snapshot, {axes}] feedback weights of {of} {name.partition('/')[2]}",
-            )
+        own = trainer.task.pathway.feedback_weights() if trainer.feedback else {}
+        for name in trainer.task.pathway.parameters():
+            if name in own:
+                axes, words = described(name)
+                self.writer.append(
+                    f"feedback/{name}",
+                    own[name].cpu().numpy().copy(),
+                    units="dimensionless",
+                    description=f"[snapshot, {axes}] {words}",
+                )
 
     def _record(self, trainer: Trainer, probes: Sequence[Probe]) -> None:
         solved: dict[tuple[str, str, bytes], Activity] = {}
@@ -205,10 +216,12 @@ class Recording(Observer):
             _, batch, outcome = self._last
             free, credit = outcome.free, outcome.credit
             if phase == "controlled" and not trainer.rule.controls:
-                credit = trainer.task.controlled(self.system.drive(batch.x), batch.target, free)
+                credit = trainer.task.controlled(self.system.drive(batch.x), batch.target, free, batch.x)
         else:
             batch = self.splits[of].batch(wanted)
             drive = self.system.drive(batch.x)
             free = trainer.task.free(drive)
-            credit = trainer.task.controlled(drive, batch.target, free) if phase == "controlled" else free
+            credit = free
+            if phase == "controlled":
+                credit = trainer.task.controlled(drive, batch.target, free, batch.x)
         return Activity(self.system, (free if phase == "free" else credit).fields, batch.x)

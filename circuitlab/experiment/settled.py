@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from circuitlab.compile.compiled import CompiledCircuit
+from circuitlab.compile.kernels import Kernel
 from circuitlab.errors import CircuitError
 from circuitlab.experiment.assemble import Assembled
 from circuitlab.learn.constrain import Bounds, SingularValueBound, SpectralBound, SymmetricEigenvalueBound
@@ -15,13 +18,20 @@ BOUNDS: dict[str, type[SpectralBound]] = {
 }
 
 
-def bounds(spec: ConstrainSpec, compiled: CompiledCircuit) -> Bounds | None:
+def bounds(
+    spec: ConstrainSpec,
+    compiled: CompiledCircuit,
+    companions: Mapping[str, Mapping[str, Kernel]] | None = None,
+) -> Bounds | None:
     """The bounds on a circuit's recurrent weights, or None.
+
+    Args:
+        companions: feedback weights that follow them (`Pathway.companions`).
 
     Raises:
         CircuitError: frozen projections alone exceed a bound that was asked for.
     """
-    parts = [BOUNDS[key](compiled, value, spec.frozen) for key, value in spec.bounds.items()]
+    parts = [BOUNDS[key](compiled, value, spec.frozen, companions) for key, value in spec.bounds.items()]
     return Bounds(parts) if parts else None
 
 

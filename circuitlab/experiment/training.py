@@ -23,12 +23,12 @@ from circuitlab.experiment.assemble import (
     tensor,
     yaml_text,
 )
-from circuitlab.experiment.control import feedback_rule
+from circuitlab.experiment.control import feedback_rule, interneuron_rule
 from circuitlab.experiment.recording import Recording
 from circuitlab.experiment.settled import bounds, schedules
 from circuitlab.graph.streams import stream
 from circuitlab.learn.evaluate import Split
-from circuitlab.learn.feedback.base import FeedbackLearning, FeedbackRule
+from circuitlab.learn.feedback.base import FeedbackLearning
 from circuitlab.learn.optimizer import make_optimizer, make_scheduler
 from circuitlab.learn.parallel import ALONE, Group
 from circuitlab.learn.penalty import JacobianPenalty
@@ -105,14 +105,15 @@ def _prepare(spec: ExperimentSpec, group: Group) -> Prepared:
         raise CircuitError(
             "circuit: nothing in it is plastic: every projection and bias is frozen, so nothing can learn"
         )
-    taught = feedback_rule(spec, assembled.system)
-    if taught is not None and taught.noisy and group.size > 1:
-        raise CircuitError(
-            f"learn.feedback.rule: {taught.name} draws noise, which several processes cannot share yet; run it in one "
-            "process"
-        )
-    chosen = None if learn.feedback is None else learn.feedback.optimizer
-    shared = assembled.task.pathway.parameters().values() if taught is not None and chosen is None else ()
+    feedback = _feedback_learning(assembled)
+    for learning in feedback:
+        if learning.rule.noisy and group.size > 1:
+            raise CircuitError(
+                f"learn.feedback.rule: {learning.rule.name} draws noise, which several processes cannot share yet; "
+                "run it in one process"
+            )
+    pathway = assembled.task.pathway
+    shared = [p for f in feedback if f.optimizer is None for p in f.taught(pathway).values()]
     optimizer = make_optimizer(
         [*compiled.plastic().values(), *shared],
         learn.optimizer.name,
@@ -126,8 +127,8 @@ def _prepare(spec: ExperimentSpec, group: Group) -> Prepared:
         steps * learn.epochs,
         learn.epochs,
     )
-    feedback = () if taught is None else (_feedback_learning(assembled, taught),)
-    bound = bounds(learn.constrain, compiled)
+    followers = pathway.companions() if feedback else {}
+    bound = bounds(learn.constrain, compiled, followers)
     alpha, check = schedules(assembled, steps * learn.epochs)
     gamma = learn.penalty.jacobian
     stopping = learn.early_stopping and EarlyStopping(
@@ -152,7 +153,9 @@ def _prepare(spec: ExperimentSpec, group: Group) -> Prepared:
         optimizer,
         scheduler,
         bound,
-        penalty=JacobianPenalty(assembled.system, gamma) if gamma is not None else None,
+        penalty=JacobianPenalty(assembled.system, gamma, followers, spec.control.feedback == "apical")
+        if gamma is not None
+        else None,
         starts=_starts(assembled, splits["train"], group),
         group=group,
         feedback=feedback,
@@ -266,16 +269,27 @@ def train(
     return trainer
 
 
-def _feedback_learning(assembled: Assembled, rule: FeedbackRule) -> FeedbackLearning:
-    chosen = assembled.spec.learn.feedback
-    assert chosen is not None
-    if chosen.optimizer is None:
-        return FeedbackLearning(rule)
-    options = {"lr": chosen.optimizer.lr, **chosen.optimizer.options}
-    parameters = assembled.task.pathway.parameters().values()
-    return FeedbackLearning(
-        rule, make_optimizer(parameters, chosen.optimizer.name, options, "learn.feedback.optimizer")
-    )
+def _feedback_learning(assembled: Assembled) -> tuple[FeedbackLearning, ...]:
+    """How the pathway's own weights learn, each rule with its optimizer (none: the circuit's own)."""
+    learn, pathway = assembled.spec.learn, assembled.task.pathway
+    found = []
+    for rule, spec, where in (
+        (
+            feedback_rule(assembled.spec, assembled.system, pathway),
+            learn.feedback,
+            "learn.feedback.optimizer",
+        ),
+        (interneuron_rule(pathway), learn.interneurons, "learn.interneurons.optimizer"),
+    ):
+        if rule is None:
+            continue
+        chosen, optimizer = None if spec is None else spec.optimizer, None
+        if chosen is not None:
+            options = {"lr": chosen.lr, **chosen.options}
+            parameters = FeedbackLearning(rule).taught(pathway).values()
+            optimizer = make_optimizer(parameters, chosen.name, options, where)
+        found.append(FeedbackLearning(rule, optimizer))
+    return tuple(found)
 
 
 def _open(

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from circuitlab.control.base import Controlled, Pathway
 from circuitlab.control.output import OutputController
+from circuitlab.dynamics.circuit import CircuitSystem
 from circuitlab.dynamics.equations import Equations, FreeEquations
 from circuitlab.dynamics.loss import OutputLoss
 from circuitlab.dynamics.system import System
@@ -63,10 +64,14 @@ class Task:
         (within `settings.free_tolerance`) to start the controlled equilibrium from."""
         return self.find(FREE, FreeEquations(self.system, drive), exact=exact)
 
-    def controlled(self, drive: Tensor, target: Tensor, free: Solution) -> Solution:
-        """The equilibrium under control, starting from the free one (or from zero, as `start` says), or warm."""
+    def controlled(self, drive: Tensor, target: Tensor, free: Solution, x: Tensor | None = None) -> Solution:
+        """The equilibrium under control, starting from the free one (or from zero, as `start` says), or warm.
+
+        Args:
+            x: the inputs, which lateral inhibition needs beside the drive, [input unit, sample].
+        """
         phi = free.fields.phi if self.start == "free" else torch.zeros_like(drive)
-        batch = Controlled(self.system, drive, target, self.loss, self.controller, phi)
+        batch = Controlled(self.system, drive, target, self.loss, self.controller, phi, x)
         error = self.loss.gradient(self.outputs(free.fields.phi), target)
         return self.find(CREDIT, self.pathway.equations(batch), error=error, rate=free.rate)
 
@@ -118,6 +123,8 @@ class Outcome:
         credit: the equilibrium that carries the credit: the controlled one, or the second phase of backpropagation.
         used: samples that the update is made of, bool [sample].
         phi: potentials whose rates the updates take, [unit, sample]; those of `credit` where None.
+        psi: credit signals that the updates take, [unit, sample]; those of `credit` where None.
+        gated: whether the updates multiply them by sigma'(phi).
         energy_checked, energy_lowered: samples solved again by descent, and those for which it found a lower energy.
     """
 
@@ -129,11 +136,22 @@ class Outcome:
     phi: Tensor | None = None
     energy_checked: int = 0
     energy_lowered: int = 0
+    psi: Tensor | None = None
+    gated: bool = False
 
     @property
     def presynaptic(self) -> Tensor:
         """Potentials whose rates the updates take, [unit, sample]."""
         return self.credit.fields.phi if self.phi is None else self.phi
+
+    def factors(self, system: CircuitSystem) -> tuple[Tensor, Tensor]:
+        """Rates before and credit signals behind the synapses, each [unit, used sample], so that the product of the
+        two, summed over samples, is the update."""
+        phi, psi = self.presynaptic, self.credit.fields.psi if self.psi is None else self.psi
+        if self.gated:
+            psi = psi * system.slopes(phi, system.rates(phi))
+        used = self.used
+        return system.rates(phi[:, used]), psi[:, used] / max(int(used.sum()), 1)
 
     @property
     def control_cost(self) -> Tensor:

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from circuitlab.compile.compiled import CompiledCircuit, Link
+from circuitlab.compile.kernels import Kernel
 from circuitlab.errors import CircuitError
 
 LEAST_COLD, MOST_COLD = 10, 80
@@ -46,6 +48,7 @@ class SpectralBound(ABC):
     Args:
         compiled: the circuit.
         bound: the largest value allowed, above 0, dimensionless.
+        companions: of projections, which are scaled by the same factors (`Pathway.companions`).
         frozen: what becomes of a group whose frozen projections alone exceed the bound: `refuse` it, or `leave` the
             group as it is and tell of it in `left`.
 
@@ -58,7 +61,13 @@ class SpectralBound(ABC):
 
     key: ClassVar[str]
 
-    def __init__(self, compiled: CompiledCircuit, bound: float, frozen: str = "refuse") -> None:
+    def __init__(
+        self,
+        compiled: CompiledCircuit,
+        bound: float,
+        frozen: str = "refuse",
+        companions: Mapping[str, Mapping[str, Kernel]] | None = None,
+    ) -> None:
         self.bound = bound
         self.groups: list[_Group] = []
         self.left: list[str] = []
@@ -66,7 +75,9 @@ class SpectralBound(ABC):
             still = [link for link in links if not link.projection.plastic]
             least = self._value(self._group(still, compiled).settle()) if still else 0.0
             if least <= bound:
-                self.groups.append(self._group(links, compiled, least))
+                group = self._group(links, compiled, least)
+                group.follow(companions or {})
+                self.groups.append(group)
                 continue
             names = ", ".join(link.projection.name for link in still)
             if frozen == "refuse":
@@ -185,7 +196,9 @@ class _Group(ABC):
 
     def __init__(self, links: list[Link], compiled: CompiledCircuit, frozen: float) -> None:
         self.frozen = frozen
+        self.names = [link.projection.name for link in links if link.projection.plastic]
         self.plastic = [link.kernel for link in links if link.projection.plastic]
+        self.companions: list[Kernel] = []
         self.mixed = len(self.plastic) < len(links)
         places: dict[int, slice] = {}
         size = 0
@@ -218,9 +231,14 @@ class _Group(ABC):
             kernel.add_transposed(target, source)
 
     def scale(self, factor: float) -> None:
-        """Multiply the plastic weights."""
-        for kernel in self.plastic:
+        """Multiply the plastic weights, and those that follow them."""
+        for kernel in (*self.plastic, *self.companions):
             kernel.scale_(factor)
+
+    def follow(self, companions: Mapping[str, Mapping[str, Kernel]]) -> None:
+        """Scale these as well, each once."""
+        found = {id(kernel): kernel for name in self.names for kernel in companions.get(name, {}).values()}
+        self.companions = list(found.values())
 
     @torch.no_grad()
     def settle(self) -> float:

@@ -90,7 +90,7 @@ def control_cost(task: Task, split: Split, group: Group = ALONE) -> float:
     for start in range(share.start, share.stop, CONTROL_PORTION):
         batch = split.batch(np.arange(start, min(start + CONTROL_PORTION, share.stop)))
         drive = task.system.drive(batch.x)
-        found = task.controlled(drive, batch.target, task.free(drive))
+        found = task.controlled(drive, batch.target, task.free(drive), batch.x)
         total += float(0.5 * found.fields.psi[:, found.converged].double().square().sum())
         count += int(found.converged.sum())
     total, count = group.sum(np.array([total, count], dtype=np.float64)).tolist()

@@ -41,7 +41,7 @@ class LeastControl(LearningRule):
     def outcome(self, task: Task, batch: Batch) -> Outcome:
         drive = task.system.drive(batch.x)
         free = task.free(drive, exact=self.needs_free or task.settings.thorough)
-        controlled = task.controlled(drive, batch.target, free)
+        controlled = task.controlled(drive, batch.target, free, batch.x)
         tried = lowered = 0
         if task.check:
             controlled, tried, lowered = checked(task, drive, batch, free, controlled)
@@ -60,7 +60,7 @@ class LeastControl(LearningRule):
                 gated = False
         updates = mean_update(task, phi, psi, batch.x, used, gated)
         loss = task.loss.value(y, batch.target)
-        return Outcome(updates, loss, free, controlled, used, phi, tried, lowered)
+        return Outcome(updates, loss, free, controlled, used, phi, tried, lowered, psi, gated)
 
 
 def error_weights(error: Tensor, u: Tensor) -> Tensor:

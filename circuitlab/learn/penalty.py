@@ -8,13 +8,17 @@ place of an estimate). Each synapse needs its own weight and its presynaptic neu
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
+from circuitlab.compile.kernels import Kernel
 from circuitlab.dynamics.circuit import CircuitSystem
 from circuitlab.errors import CircuitError
 from circuitlab.learn.base import Outcome
 from circuitlab.learn.constrain import recurrent_groups
+from circuitlab.learn.feedback.base import PREFIX
 
 
 class JacobianPenalty:
@@ -23,13 +27,23 @@ class JacobianPenalty:
     Args:
         system: the circuit.
         gamma: weight of the penalty, dimensionless, above 0.
+        companions: weights that follow a projection's, each of which then learns by the same rule with its own value
+            in place of W_ij (`Pathway.companions`).
+        turned: whether these are projections of their own that run the other way.
 
     Raises:
         CircuitError: the circuit has no recurrent group.
     """
 
-    def __init__(self, system: CircuitSystem, gamma: float) -> None:
+    def __init__(
+        self,
+        system: CircuitSystem,
+        gamma: float,
+        companions: Mapping[str, Mapping[str, Kernel]] | None = None,
+        turned: bool = False,
+    ) -> None:
         self.system, self.gamma = system, gamma
+        self.companions, self.turned = companions or {}, turned
         groups = recurrent_groups(system.compiled)
         if not groups:
             raise CircuitError(
@@ -59,10 +73,21 @@ class JacobianPenalty:
         if not phi.shape[1]:
             return
         slopes = self._slopes(phi)
+        done: set[str] = set()
         for link in self.links:
-            if link.projection.plastic:
-                ones = phi.new_ones(link.target.stop - link.target.start, 1)
-                seen = link.kernel.outer(ones, slopes[link.source])
-                outcome.updates[link.projection.name].addcmul_(
-                    link.kernel.values.detach(), seen, value=-self.gamma
-                )
+            if not link.projection.plastic:
+                continue
+            name, slope = link.projection.name, slopes[link.source]
+            ones = phi.new_ones(link.target.stop - link.target.start, 1)
+            _descend(outcome.updates[name], link.kernel, link.kernel.outer(ones, slope), self.gamma)
+            for key, kernel in self.companions.get(name, {}).items():
+                update = outcome.updates.get(PREFIX + key)
+                if update is None or key in done:
+                    continue
+                seen = kernel.outer(slope, ones) if self.turned else kernel.outer(ones, slope)
+                _descend(update, kernel, seen, self.gamma)
+                done.add(key)
+
+
+def _descend(update: Tensor, kernel: Kernel, seen: Tensor, gamma: float) -> None:
+    update.addcmul_(kernel.values.detach(), seen, value=-gamma)

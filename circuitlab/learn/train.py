@@ -15,10 +15,12 @@ import torch
 from torch import Tensor
 
 from circuitlab.compile.compiled import CompiledCircuit
+from circuitlab.control.lateral_inhibition import LateralInhibition
 from circuitlab.learn.base import Batch, LearningRule, Outcome, Task
 from circuitlab.learn.constrain import Bounds, SpectralBound
 from circuitlab.learn.evaluate import Evaluation, Split, control_cost, count_right, evaluate
 from circuitlab.learn.feedback.base import FeedbackLearning, joined, parted
+from circuitlab.learn.mismatch import mean_mismatch
 from circuitlab.learn.parallel import ALONE, Group, SharedMinibatch, whole
 from circuitlab.learn.penalty import JacobianPenalty
 from circuitlab.learn.progress import Progress, Sums
@@ -151,6 +153,9 @@ class Trainer:
     def evaluate(self) -> dict[str, float]:
         """Loss and accuracy of every split at the free equilibrium, and the control still needed, by metric name."""
         metrics = {"control_cost": control_cost(self.task, self.splits["train"], self.group)}
+        metrics |= self.task.pathway.measures()
+        if isinstance(self.task.pathway, LateralInhibition):
+            metrics["mismatch"] = mean_mismatch(self.task, self.splits["train"], self.group)
         for name, split in self.splits.items():
             found: Evaluation = evaluate(self.task, split, self.group)
             metrics |= {f"{name}_{key}": value for key, value in found.metrics().items()}
@@ -232,8 +237,8 @@ class Trainer:
 
     def _step(self, sample_ids: np.ndarray) -> None:
         batch, outcome, right = self._outcome(sample_ids)
-        if bool(outcome.used.any()):
-            self._apply(outcome.updates)
+        if bool(outcome.used.any()) or any(learning.rule.always for learning in self.feedback):
+            self._apply(outcome.updates, bool(outcome.used.any()))
         if self.scheduler is not None and self.per == "step":
             self.scheduler.step()
         self.at.step += 1
@@ -256,12 +261,12 @@ class Trainer:
         if group.size > 1:
             task = replace(task, settings=replace(task.settings, minibatch=SharedMinibatch(group, count)))
         outcome = self.rule.outcome(task, batch)
-        if self.penalty is not None:
-            self.penalty.add(outcome)
         for learning in self.feedback:
-            if not learning.alone and bool(outcome.used.any()):
+            if not learning.alone and (group.size > 1 or learning.rule.always or bool(outcome.used.any())):
                 found = learning.rule.updates(task, batch, outcome, self.at.step)
                 outcome = replace(outcome, updates=joined(outcome.updates, found))
+        if self.penalty is not None:
+            self.penalty.add(outcome)
         right = count_right(self.task, split, outcome.free.fields.phi, batch)
         if group.size == 1:
             return batch, outcome, right
@@ -270,24 +275,28 @@ class Trainer:
         return (split.batch(sample_ids) if self.observers else batch), outcome, right
 
     @torch.no_grad()
-    def _apply(self, updates: dict[str, Tensor]) -> None:
-        """One optimizer step along the updates, then Dale's law and the bound, for circuit and feedback."""
+    def _apply(self, updates: dict[str, Tensor], used: bool = True) -> None:
+        """One optimizer step along the updates, then Dale's law and the bound, for circuit and feedback.
+
+        Args:
+            used: whether the circuit itself learns; else only what learns always.
+        """
         updates, taught = parted(updates)
         plastic = self.compiled.plastic()
         for name, parameter in plastic.items():
-            parameter.grad = updates[name].neg()
+            parameter.grad = updates[name].neg() if used else None
         shares = 1.0
         if self.schedule.clip is not None:
             norm = torch.nn.utils.clip_grad_norm_(plastic.values(), self.schedule.clip)
             shares = torch.clamp(self.schedule.clip / (norm + 1e-6), max=1.0)
-        own = self.task.pathway.parameters()
         for learning in self.feedback:
             if not learning.alone:
                 # those that share the circuit's optimizer share its clipping as well
                 share = shares if learning.optimizer is None else 1.0
-                learning.apply(self.task, {name: share * taught[name] for name in own if name in taught})
+                wanted = taught if used or learning.rule.always else {}
+                learning.apply(self.task, {name: share * value for name, value in wanted.items()})
         self.optimizer.step()
-        for learning in self.feedback:
+        for learning in self.feedback if used else ():
             if not learning.alone:
                 learning.rule.after_step(self.task, self.compiled)
         self.compiled.enforce_sign()

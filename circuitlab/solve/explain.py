@@ -31,6 +31,7 @@ class Asked:
         pathway, feedback: of the control.
         leak: alpha of the output controller.
         warm: whether equilibria start from earlier ones.
+        transposed: whether the second phase of a rule that does not control goes by the transpose of W.
     """
 
     batch: int
@@ -40,6 +41,7 @@ class Asked:
     feedback: str = "tied"
     leak: float = 1.0
     warm: bool = False
+    transposed: bool = True
 
 
 def explain(circuit: Circuit, settings: SolveSettings, asked: Asked) -> str:
@@ -121,6 +123,8 @@ def _obstacle(circuit: Circuit, asked: Asked) -> str | None:
         return f"feedback goes by {asked.pathway.replace('_', ' ')}"
     if asked.controls and asked.feedback != "tied":
         return f"feedback is {asked.feedback}"
+    if not asked.controls and not asked.transposed:
+        return f"the second phase goes by {asked.pathway.replace('_', ' ')}'s feedback {asked.feedback}"
     if not asked.controls and asked.warm:
         return "the baseline starts from earlier states"
     problem = group_problem(circuit.strongly_connected(), circuit.populations)

@@ -59,12 +59,26 @@ def _experiment_warnings(spec: ExperimentSpec) -> list[str]:
                 f"projections.{name}: carries bursts, which only 'feedback: apical' uses; it is idle here"
             )
     else:
+        for name, projection in bursts.items():
+            if projection.plastic and spec.learn.feedback is None:
+                found.append(
+                    f"projections.{name}: plastic, but nobody teaches burst projections here; write"
+                    " 'learn.feedback: kolen_pollack'"
+                )
         targets = {projection.target for projection in bursts.values()}
         for name, population in circuit.populations.items():
             if population.type not in ("input", "output") and population.controlled and name not in targets:
                 found.append(
                     f"populations.{name}: no burst projection reaches it, so under 'feedback:"
                     " apical' it gets no control"
+                )
+    if spec.control.feedback == "kolen_pollack":
+        for name, projection in circuit.projections.items():
+            among = projection.source not in circuit.inputs and projection.carries == "rate"
+            if among and not projection.plastic:
+                found.append(
+                    f"projections.{name}: it is frozen, so its feedback has nothing to follow; it is the transpose"
+                    " from the start"
                 )
     for name in circuit.outputs:
         if not circuit.populations[name].controlled:

@@ -8,7 +8,7 @@ AMONG_UNITS = ("tied", "random", "kolen_pollack", "apical")
 PATHWAYS: dict[str, tuple[str, ...]] = {
     "dynamic_inversion": AMONG_UNITS,
     "energy_based": AMONG_UNITS,
-    "lateral_inhibition": AMONG_UNITS,
+    "lateral_inhibition": ("tied", "random", "kolen_pollack"),
     "linear_feedback": ("random", "jacobian", "file"),
     "deep_feedback_control": ("jacobian", "random", "file"),
 }
@@ -38,9 +38,10 @@ RULES: dict[str, dict[str, tuple[str, ...]]] = {
 }
 """Pathways, with their feedback, under which each rule learns; the first one of each is taken where none is given."""
 FEEDBACK_RULES: dict[str, dict[str, tuple[str, ...]]] = {
-    "kolen_pollack": dict.fromkeys(
-        ("dynamic_inversion", "energy_based", "lateral_inhibition"), ("kolen_pollack", "apical")
-    ),
+    "kolen_pollack": {
+        pathway: tuple(name for name in ("kolen_pollack", "apical") if name in PATHWAYS[pathway])
+        for pathway in AMONG
+    },
     "anti_hebbian": DIRECT,
     "alternating": DIRECT,
 }

@@ -73,6 +73,9 @@ class ControlSpec(Model):
     """Multiplies random feedback weights."""
     file: str | None = None
     """File with the feedback weights Q, relative to the experiment file; as in `feedback: {file: Q.npz}`."""
+    interneurons: Literal["copied", "random"] | None = None
+    """Where the interneurons of lateral_inhibition start: as exact copies of their pyramidal cells (`copied`, unless
+    given) or with `random` weights."""
     controller: ControllerSpec = ControllerSpec.model_validate({})
     """The output controller; `pi` unless given under deep_feedback_control, else `leaky_integral`."""
     nudge: Positive | None = None
@@ -90,6 +93,8 @@ class ControlSpec(Model):
             if isinstance(controller, dict):
                 controller = {"type": "pi", **controller}
             data = {"nudge": 0.05, **data, "controller": controller}
+        if pathway == "lateral_inhibition":
+            data = {"interneurons": "copied", **data}
         return {"feedback": default, **data}
 
     def resolved(self) -> dict[str, Any]:

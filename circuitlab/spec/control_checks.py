@@ -39,6 +39,17 @@ def check_control(spec: ExperimentSpec, circuit: CircuitSpec | None) -> Iterator
             " deep_feedback_control",
             (),
         )
+    if control.pathway != "lateral_inhibition":
+        for path, given in (
+            (("control", "interneurons"), control.interneurons),
+            (("learn", "interneurons"), spec.learn.interneurons),
+        ):
+            if given is not None:
+                yield (
+                    path,
+                    f"{control.pathway} has no interneurons of its own; allowed with lateral_inhibition",
+                    ("control",),
+                )
     if control.feedback == "file" and control.file is None:
         yield (
             ("control", "feedback"),
@@ -54,17 +65,18 @@ def check_control(spec: ExperimentSpec, circuit: CircuitSpec | None) -> Iterator
     if control.feedback not in SCALED and "scale" in control.model_fields_set:
         yield (
             ("control", "scale"),
-            "'scale' multiplies random feedback weights; allowed with 'feedback: random'",
+            f"'scale' multiplies random feedback weights; allowed with 'feedback: {' or '.join(SCALED)}'",
             (),
         )
     yield from _controller(spec)
     if circuit is None:
         return
-    if control.feedback == "apical" and not any(p.carries == "burst" for p in circuit.projections.values()):
+    bursts = any(p.carries == "burst" for p in circuit.projections.values())
+    if control.feedback == "apical" and control.feedback in allowed and not bursts:
         yield (
             ("control", "feedback"),
             f"the circuit '{circuit.circuit}' has no projection with 'carries: burst', which"
-            " feedback 'apical' is made of; allowed: tied, random",
+            " feedback 'apical' is made of; allowed: tied, random, kolen_pollack",
             ("circuit",),
         )
     if not any(circuit.populations[name].controlled for name in circuit.outputs):

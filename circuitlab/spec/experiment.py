@@ -79,6 +79,10 @@ class ExperimentSpec(Model):
         rule = learn.get("rule") if isinstance(learn, dict) else learn
         if isinstance(control, dict) and not {"pathway", "feedback"} & set(control):
             return {**data, "control": {**default_control(rule), **control}}
+        if isinstance(control, dict) and control.get("feedback") == "kolen_pollack":
+            written = {} if learn is None else {"rule": learn} if isinstance(learn, str) else learn
+            if isinstance(written, dict) and written.get("feedback") is None:
+                return {**data, "learn": {**written, "feedback": "kolen_pollack"}}
         return data
 
     _circuit: CircuitSpec | None = PrivateAttr(default=None)

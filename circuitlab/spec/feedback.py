@@ -69,3 +69,16 @@ class FeedbackLearningSpec(Model):
             if key in data:
                 data[key] = time_text(data[key])
         return data if self.optimizer is None else {**data, "optimizer": self.optimizer.resolved()}
+
+
+class InterneuronsSpec(Model):
+    """How interneurons learn to track their pyramidal cells."""
+
+    shorthand: ClassVar[str | None] = "optimizer"
+
+    optimizer: OptimizerSpec | None = None
+    """The optimizer of the interneurons' weights: the circuit's own unless given."""
+
+    def resolved(self) -> dict[str, Any]:
+        """Every key with its value, as it would be written in the file."""
+        return {} if self.optimizer is None else {"optimizer": self.optimizer.resolved()}

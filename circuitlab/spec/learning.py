@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from circuitlab.spec.base import Model, without_none
-from circuitlab.spec.feedback import FeedbackLearningSpec
+from circuitlab.spec.feedback import FeedbackLearningSpec, InterneuronsSpec
 from circuitlab.spec.numbers import Count, Epochs, Positive
 from circuitlab.spec.optimizer import OptimizerSpec, SchedulerSpec
 from circuitlab.spec.quantities import count_text
@@ -49,6 +49,8 @@ class LearnSpec(Model):
     their steady state (`_ss`) or at the linearised one (`_ssa`), or a baseline."""
     feedback: FeedbackLearningSpec | None = None
     """How the feedback weights learn; not at all unless given (`kolen_pollack` where control.feedback asks for it)."""
+    interneurons: InterneuronsSpec | None = None
+    """How the interneurons of `lateral_inhibition` learn to track."""
     beta: float | Literal["clamped"] | None = None
     """Nudging of `predictive_coding` (`clamped`, or a number) and `equilibrium_propagation` (0.01)."""
     presynaptic: Literal["controlled", "free"] = "controlled"
@@ -83,5 +85,6 @@ class LearnSpec(Model):
             "optimizer": self.optimizer.resolved(),
             "scheduler": self.scheduler.resolved(),
             **({} if self.feedback is None else {"feedback": self.feedback.resolved()}),
+            **({} if self.interneurons is None else {"interneurons": self.interneurons.resolved()}),
             "snapshots_every": count_text(self.snapshots_every, "epochs"),
         }

@@ -125,12 +125,6 @@ def _check_ends(
                 "bursts reach apical sites only; write 'site: apical', or 'carries: rate'",
                 ("site",),
             )
-        if p.plastic:
-            yield (
-                ("plastic",),
-                "no rule of this version learns burst projections, they keep their weights; allowed: false",
-                ("carries",),
-            )
 
 
 def _check_weights(

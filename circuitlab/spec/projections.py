@@ -114,7 +114,8 @@ class ProjectionSpec(Model):
     weights: WeightsSpec = WeightsSpec()
     """Initial weights; `torch_linear` unless given."""
     plastic: bool
-    """Whether the weights learn; true unless given, but false for `pool` and burst projections."""
+    """Whether the weights learn; true unless given, but false for `pool` and burst projections (which learn by
+    `learn.feedback: kolen_pollack`)."""
     kernel: Literal["auto", "dense", "csr", "diagonal", "convolution", "low_rank", "torch_sparse"] = "auto"
     """How the synapses are stored and multiplied; chosen by structure and density unless given."""
     rank: Annotated[int, Field(ge=1)] | None = None

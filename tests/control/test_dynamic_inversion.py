@@ -243,7 +243,10 @@ def test_refusals() -> None:
         CircuitError, match=r"control\.feedback: apical needs projections with `carries: burst`"
     ):
         feedback("apical", system, 0, {})
-    with pytest.raises(CircuitError, match="has no feedback 'tide'; allowed: tied, random, apical"):
+    with pytest.raises(
+        CircuitError,
+        match="there is no feedback 'tide' among units; allowed: tied, random, kolen_pollack, apical",
+    ):
         feedback("tide", system, 0, {})
     pops = [replace(p, controlled=p.type != "output") for p in small.populations.values()]
     t = task(circuit(pops, list(small.projections.values())))

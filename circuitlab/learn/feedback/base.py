@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from circuitlab.compile.compiled import CompiledCircuit
+from circuitlab.control.base import Pathway
 from circuitlab.learn.base import Batch, Outcome, Task
 
 
@@ -21,12 +22,18 @@ class FeedbackRule(ABC):
         noisy: whether it draws noise (which many processes could not share).
         pretraining: passes over the training samples in which it alone learns, before the first epoch.
         passes: as many before each later epoch; where this is 0 it learns with the circuit, from each minibatch.
+        always: whether it learns from minibatches of which the circuit can use no sample.
     """
 
     name: str
     noisy: bool = False
     pretraining: int = 0
     passes: int = 0
+    always: bool = False
+
+    def teaches(self, name: str) -> bool:
+        """Whether a parameter of the pathway, by its name, is one that it changes; all are, as a rule."""
+        return True
 
     @abstractmethod
     def updates(self, task: Task, batch: Batch, outcome: Outcome | None, step: int) -> dict[str, Tensor]:
@@ -59,12 +66,15 @@ class FeedbackLearning:
         """Whether it learns in phases of its own."""
         return self.rule.passes > 0 or self.rule.pretraining > 0
 
+    def taught(self, pathway: Pathway) -> dict[str, nn.Parameter]:
+        """The pathway's parameters that it changes, by name."""
+        return {name: value for name, value in pathway.parameters().items() if self.rule.teaches(name)}
+
     @torch.no_grad()
     def apply(self, task: Task, updates: dict[str, Tensor]) -> None:
         """Take one step along the updates; where there is no optimizer of its own, only prepare it."""
-        parameters = task.pathway.parameters()
-        for name, update in updates.items():
-            parameters[name].grad = update.neg()
+        for name, parameter in self.taught(task.pathway).items():
+            parameter.grad = updates[name].neg() if name in updates else None
         if self.optimizer is not None:
             self.optimizer.step()
 
