@@ -1,0 +1,132 @@
+"""Whether the whole dynamics return to the controlled equilibrium after a small push.
+
+Units, control and controller move as tau ds/dt = g(s), with g what the pathway's own equations say (`imbalance`) and tau
+of every row. Around a state at rest a push dies out exactly where every eigenvalue of
+
+    A = diag(1/tau) dg/ds
+
+has a negative real part  [DFC Condition 3 in its general form; its figure 3E]. Rows without a time constant (a
+proportional controller) follow the others at once: they are eliminated, A = (G_ss - G_sa G_aa^-1 G_as) / tau.
+
+The derivatives are central differences of g in float64, which is all that is asked of a pathway; their error, about
+1e-10, is far below what an eigenvalue is read for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigs
+from torch import Tensor
+
+from circuitlab.dynamics.equations import Equations
+
+DENSE_ROWS = 2200
+"""Rows of the dynamics up to which every eigenvalue is computed."""
+AT_ONCE = 256
+"""Directions in which derivatives are taken together."""
+KRYLOV = 60
+"""Size of the Krylov space in which the rightmost eigenvalue of larger dynamics is looked for."""
+RESTARTS = 40
+ACCURACY = 1e-4
+"""Relative accuracy of an eigenvalue that is looked for iteratively."""
+
+
+@dataclass(frozen=True)
+class Linearised:
+    """The dynamics of one sample around a state.
+
+    Args:
+        equations: of this sample alone. state: [row, 1], float64.
+    """
+
+    equations: Equations
+    state: Tensor
+
+    @property
+    def moving(self) -> Tensor:
+        """Rows with a time constant, bool [row]."""
+        return self.equations.time_constants.squeeze(1) > 0
+
+    def derivative(self, directions: Tensor) -> Tensor:
+        """dg/ds times directions, [row, direction]."""
+        found, size = [], self.state.abs().amax() + 1
+        for start in range(0, directions.shape[1], AT_ONCE):
+            some = directions[:, start : start + AT_ONCE]
+            length = torch.linalg.vector_norm(some, dim=0).clamp(min=1e-300)
+            step = torch.finfo(self.state.dtype).eps ** (1 / 3) * size
+            moves = some * (step / length)
+            both = torch.cat([self.state + moves, self.state - moves], dim=1)
+            copies = torch.zeros(both.shape[1], dtype=torch.long, device=both.device)
+            ahead, behind = self.equations.select(copies).imbalance(both).chunk(2, dim=1)
+            found.append((ahead - behind) * (length / (2 * step)))
+        return torch.cat(found, dim=1)
+
+    def matrix(self) -> Tensor:
+        """A, [row, row], of the rows with a time constant, in 1/ms."""
+        rows, moving = len(self.state), self.moving
+        eye = torch.eye(rows, dtype=self.state.dtype, device=self.state.device)
+        whole = self.derivative(eye)
+        reduced = whole[moving][:, moving]
+        if not bool(moving.all()):
+            at_once = ~moving
+            follows = torch.linalg.solve(whole[at_once][:, at_once], whole[at_once][:, moving])
+            reduced = reduced - whole[moving][:, at_once] @ follows
+        return reduced / self.equations.time_constants[moving]
+
+    def operator(self) -> LinearOperator:
+        """A as a linear operator."""
+        moving, constants = self.moving, self.equations.time_constants
+        count, at_once = int(moving.sum()), ~moving
+        whole = torch.zeros_like(self.state)
+        inverse = to_others = None
+        if bool(at_once.any()):
+            eye = torch.eye(len(self.state), dtype=whole.dtype, device=whole.device)[:, at_once]
+            to_others = self.derivative(eye)
+            inverse = torch.linalg.inv(to_others[at_once])
+
+        def product(vector: np.ndarray) -> np.ndarray:
+            direction = whole.clone()
+            direction[moving] = torch.as_tensor(vector.reshape(-1, 1)).to(direction)
+            image = self.derivative(direction)
+            if inverse is not None and to_others is not None:
+                image = image - to_others @ (inverse @ image[at_once])
+            return (image[moving] / constants[moving]).squeeze(1).cpu().numpy()
+
+        return LinearOperator((count, count), matvec=product, dtype=np.float64)
+
+
+@torch.no_grad()
+def largest_real_part(equations: Equations, state: Tensor, sample: int) -> float:
+    """Largest real part of the eigenvalues of A for one sample, in 1/ms; NaN where it was not found.
+
+    All eigenvalues of small dynamics are computed; of larger ones the rightmost is looked for by Arnoldi's method.
+
+    Args:
+        equations: of the batch, in float64. state: of the batch at rest, [row, sample].
+    """
+    alone = equations.select(torch.tensor([sample], device=state.device))
+    around = Linearised(alone, state[:, sample : sample + 1])
+    if len(state) <= DENSE_ROWS:
+        matrix = around.matrix()
+        if not bool(torch.isfinite(matrix).all()):
+            return float("nan")
+        return float(torch.linalg.eigvals(matrix).real.max())
+    operator = around.operator()
+    start = np.random.default_rng(0).standard_normal(operator.shape[0])
+    try:
+        found = eigs(
+            operator,
+            k=1,
+            which="LR",
+            ncv=KRYLOV,
+            maxiter=RESTARTS,
+            tol=ACCURACY,
+            v0=start,
+            return_eigenvectors=False,
+        )
+    except ArpackNoConvergence as error:
+        found = error.eigenvalues
+    return float(np.max(found.real)) if len(found) else float("nan")
