@@ -52,8 +52,12 @@ def column_space_share(jacobian: OutputJacobian, q: Tensor) -> Tensor:
 
 
 def control_share(jacobian: OutputJacobian, psi: Tensor) -> Tensor:
-    """|P psi| / |psi| of each sample's control, [unit, sample], which is what the condition asks for where a pathway has
-    no Q: an optimal control is J^T times something. NaN where there is no control. [sample]"""
+    """|P psi| / |psi| of each sample's control, [sample]: what the condition asks for where a pathway has no Q, as an
+    optimal control is J^T times something. NaN where there is no control.
+
+    Args:
+        psi: [unit, sample].
+    """
     inside = torch.linalg.vector_norm(torch.einsum("skn,ns->ks", row_space(jacobian), psi), dim=0)
     return inside / torch.linalg.vector_norm(psi, dim=0)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -17,86 +17,11 @@ from circuitlab.theory.examine import (
     Examination,
     resting_leak,
 )
-from circuitlab.theory.measure import FAILS, HOLDS, ROUGHLY, Measure, at_least, at_most, mean_and_error
+from circuitlab.theory.measure import FAILS, ROUGHLY, Measure, Row, above, below, large, positive, small
 from circuitlab.theory.updates import Comparison
 
 NONE, COSINE, NORM = "dimensionless", "cosine", "norm"
 LOSS_UNITS = "nats (cross_entropy), squared units (squared_error)"
-
-
-@dataclass(frozen=True)
-class Row:
-    """How a measure is shown: see Measure; `judge` gives the verdict from mean, standard error and values."""
-
-    key: str
-    title: str
-    units: str
-    description: str
-    asks: str = ""
-    judge: Callable[[float, float, np.ndarray], str] | None = None
-    note: str = ""
-
-    def of(self, values: np.ndarray | None, why: str = "") -> Measure:
-        """The measure with these values, [sample], or why there are none."""
-        if values is not None and not np.isfinite(values).any():
-            values, why = None, why or "no sample has a value"
-        if values is None:
-            return self.without(why)
-        mean, error = mean_and_error(values)
-        return self._with(values, mean, error)
-
-    def of_mean(self, mean: float, error: float) -> Measure:
-        """The measure of what belongs to all samples together."""
-        if np.isnan(mean):
-            return self.without("no sample has a value")
-        return self._with(None, mean, error)
-
-    def without(self, why: str) -> Measure:
-        """The measure where it does not apply."""
-        return Measure(self.key, self.title, None, self.units, self.description, self.asks, inapplicable=why)
-
-    def _with(self, values: np.ndarray | None, mean: float, error: float) -> Measure:
-        single = np.array([mean]) if values is None else values[np.isfinite(values)]
-        verdict = "" if self.judge is None else self.judge(mean, error, single)
-        return Measure(
-            self.key,
-            self.title,
-            values,
-            self.units,
-            self.description,
-            self.asks,
-            mean,
-            error,
-            verdict,
-            self.note,
-        )
-
-
-def _large(good: float, fair: float) -> Callable[[float, float, np.ndarray], str]:
-    return lambda mean, error, values: at_least(mean, good, fair)
-
-
-def _small(good: float, fair: float) -> Callable[[float, float, np.ndarray], str]:
-    return lambda mean, error, values: at_most(mean, good, fair)
-
-
-def _below(bound: float) -> Callable[[float, float, np.ndarray], str]:
-    """Every sample should lie below a bound."""
-
-    def judge(mean: float, error: float, values: np.ndarray) -> str:
-        return HOLDS if values.max() < bound else ROUGHLY if np.median(values) < bound else FAILS
-
-    return judge
-
-
-def _above(bound: float) -> Callable[[float, float, np.ndarray], str]:
-    below = _below(-bound)
-    return lambda mean, error, values: below(-mean, error, -values)
-
-
-def _positive(mean: float, error: float, values: np.ndarray) -> str:
-    """Whether an update descends, beyond its standard error."""
-    return HOLDS if mean > 2 * (0 if np.isnan(error) else error) else ROUGHLY if mean > 0 else FAILS
 
 
 def measures(found: Examination) -> list[Measure]:
@@ -106,7 +31,7 @@ def measures(found: Examination) -> list[Measure]:
 
 def _equilibria(found: Examination) -> Iterator[Measure]:
     numbers = found.numbers
-    few, some = _small(0.005, 0.05), "share"
+    few, some = small(0.005, 0.05), "share"
     yield Row(
         "unconverged",
         "unconverged, controlled",
@@ -140,7 +65,7 @@ def _equilibria(found: Examination) -> Iterator[Measure]:
 def _conditions(found: Examination) -> Iterator[Measure]:
     numbers, alpha = found.numbers, resting_leak(found.task.controller)
     no_q = f"{found.task.pathway.name.replace('_', ' ')} has no weights Q from the controller to every unit"
-    share = _large(0.95, 0.7)
+    share = large(0.95, 0.7)
     yield Row(
         "column_space",
         "Q in row space of J, controlled",
@@ -176,7 +101,7 @@ def _conditions(found: Examination) -> Iterator[Measure]:
         "standard deviation over populations (inputs among them, outputs not) of |r| over its mean, free equilibrium "
         "[DFC Condition 1, eq. 8]",
         "0, for Gauss-Newton",
-        _small(0.1, 0.5),
+        small(0.1, 0.5),
     ).of(numbers["norm_spread"])
     eigenvalue = Row(
         "largest_real_part",
@@ -185,7 +110,7 @@ def _conditions(found: Examination) -> Iterator[Measure]:
         "largest real part of the eigenvalues of units, control and controller with their time constants, linearised "
         "at the controlled equilibrium [DFC Condition 3 in general, figure 3E]; NaN for samples not looked at",
         "below 0",
-        _below(0.0),
+        below(0.0),
     )
     if found.free.state.dtype.itemsize < 8:
         yield eigenvalue.without("its differences need dtype: float64")
@@ -201,10 +126,10 @@ def _conditions(found: Examination) -> Iterator[Measure]:
         "jq",
         "smallest real part of J Q",
         NONE,
-        "smallest real part of the eigenvalues of J Q at the controlled equilibrium; stable where it exceeds -alpha and "
-        "the controller is slow [DFC Condition 3, Proposition 5]",
+        "smallest real part of the eigenvalues of J Q at the controlled equilibrium; stable where it exceeds "
+        "-alpha and the controller is slow [DFC Condition 3, Proposition 5]",
         f"above {-alpha:.3g}",
-        _above(-alpha),
+        above(-alpha),
     ).of(numbers.get("jq"), no_q)
 
 
@@ -223,7 +148,7 @@ def _optimality(found: Examination) -> Iterator[Measure]:
         "whether descent from the free state finds a controlled equilibrium with a lower H + L/alpha than the solver "
         "(under exact dynamic inversion); NaN for samples not tried",
         "0",
-        _small(0.005, 0.1),
+        small(0.005, 0.1),
         f"{int(np.isfinite(numbers['energy_excess']).sum())} samples tried",
     ).of(numbers["energy_excess"], no_energy)
     for key, title, where, present in (
@@ -237,7 +162,7 @@ def _optimality(found: Examination) -> Iterator[Measure]:
             COSINE,
             f"cosine between psi and psi of exact (tied) dynamic inversion {where}",
             "1",
-            _large(0.95, 0.7) if not key else None,
+            large(0.95, 0.7) if not key else None,
         ).of(numbers.get(f"control_cosine{key}"), why)
         distance = Row(
             f"distance{key}",
@@ -245,7 +170,7 @@ def _optimality(found: Examination) -> Iterator[Measure]:
             NONE,
             f"|psi - psi_opt| / |psi_opt|, psi_opt of exact (tied) dynamic inversion {where}",
             "0",
-            _small(0.05, 0.5) if not key else None,
+            small(0.05, 0.5) if not key else None,
         )
         if nudged:
             yield distance.without("the output is held at a nudged target, and the optimum's is not")
@@ -262,12 +187,12 @@ def _no_limit(alpha: float) -> str:
 def _updates(found: Examination) -> Iterator[Measure]:
     rule, no_limit = _name(found.rule), _no_limit(resting_leak(found.task.controller))
     for key, what, asks, judge, source in (
-        (LOSS, "-dL", "above 0", _positive, "the loss gradient at the free equilibrium [LCP eq. 5, 89-90]"),
+        (LOSS, "-dL", "above 0", positive, "the loss gradient at the free equilibrium [LCP eq. 5, 89-90]"),
         (
             CONTROL,
             "-d(H + L/alpha)",
             "1" if found.rule.controls else "",
-            _large(0.95, 0.7) if found.rule.controls else None,
+            large(0.95, 0.7) if found.rule.controls else None,
             "the negative gradient of H + L/alpha, by exact dynamic inversion [LCP Theorem 1, section 2.4]",
         ),
         (
@@ -305,7 +230,8 @@ def _updates(found: Examination) -> Iterator[Measure]:
             f"cosine_{key}_mean",
             f"update and {what}, means",
             COSINE,
-            f"cosine between the means over samples of the update of {rule} and of {source}; standard error by jackknife",
+            f"cosine between the means over samples of the update of {rule} and of {source}; standard error by "
+            "jackknife",
             asks if key in (LOSS, CONTROL) else "",
             judge,
         )
@@ -349,7 +275,7 @@ def _split(found: Examination) -> Iterator[Measure]:
         "cosine between psi r^T, each neuron's divided by the power of its input, and the loss gradient "
         "[DFC Proposition 4]",
         asks="above 0",
-        judge=_positive,
+        judge=positive,
     )
     yield rates.of(np.array(parts["rates"].cosines[LOSS]) if not why else None, why)
 

@@ -8,9 +8,9 @@ many synapses share the sum over them), in the direction of descent:
     Gauss-Newton                c = J^T (J_theta J_theta^T)^-1 delta at the free state    [DFC eq. 7: J_theta^+ delta]
     weighted minimum norm       c = J^T (J J^T)^-1 delta at the free state                [DFC Theorem 3, eq. 10]
 
-delta = -dL/dy at the free state: DFC's output error for lambda = 1, and lambda only scales what is linear in it. Weights
-W_ij move the outputs by J_i r_j, so that J_theta J_theta^T = sum over neurons i of p_i J_i J_i^T with p_i, the power of
-i's plastic input, the sum of its presynaptic rates squared (and 1 for a plastic bias).
+delta = -dL/dy at the free state: DFC's output error for lambda = 1, and lambda only scales what is linear in it.
+Weights W_ij move the outputs by J_i r_j, so that J_theta J_theta^T = sum over neurons i of p_i J_i J_i^T with p_i, the
+power of i's plastic input, the sum of its presynaptic rates squared (and 1 for a plastic bias).
 
 DFC eq. 10 weighs the change of neuron i's weights by p_i; its solution is the c above divided by p_i. DFC's updates
 reach it up to that rate for each neuron (in a layer the same for all), and without the division the comparison needs no
@@ -81,8 +81,9 @@ def loss_gradient(task: Task, batch: Batch, free: Solution) -> Credit:
 def optimal_control(
     task: Task, batch: Batch, free: Solution, alpha: float, descend: bool = False
 ) -> Solution:
-    """The controlled equilibrium under exact dynamic inversion with tied feedback, whose update is the negative gradient
-    of H + L/alpha, and of H for alpha 0  [Theorem 1, section 2.4].
+    """The controlled equilibrium under exact dynamic inversion with tied feedback.
+
+    Its update is the negative gradient of H + L/alpha, and of H for alpha 0  [Theorem 1, section 2.4].
 
     Where some population is `controlled: false` it is the control that travels among the others, which is no optimum.
 

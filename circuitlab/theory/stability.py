@@ -1,7 +1,7 @@
 """Whether the whole dynamics return to the controlled equilibrium after a small push.
 
-Units, control and controller move as tau ds/dt = g(s), with g what the pathway's own equations say (`imbalance`) and tau
-of every row. Around a state at rest a push dies out exactly where every eigenvalue of
+Units, control and controller move as tau ds/dt = g(s), with g what the pathway's own equations say (`imbalance`) and
+tau of every row. Around a state at rest a push dies out exactly where every eigenvalue of
 
     A = diag(1/tau) dg/ds
 
@@ -15,6 +15,7 @@ The derivatives are central differences of g in float64, which is all that is as
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -78,24 +79,32 @@ class Linearised:
 
     def operator(self) -> LinearOperator:
         """A as a linear operator."""
-        moving, constants = self.moving, self.equations.time_constants
-        count, at_once = int(moving.sum()), ~moving
-        whole = torch.zeros_like(self.state)
-        inverse = to_others = None
+        return _Operator(self)
+
+
+class _Operator(LinearOperator):
+    """A times a vector, from one directional derivative."""
+
+    def __init__(self, around: Linearised) -> None:
+        self.around, self.moving = around, around.moving
+        count = int(self.moving.sum())
+        super().__init__(np.dtype(np.float64), (count, count))
+        self.constants = around.equations.time_constants[self.moving]
+        self.zero = torch.zeros_like(around.state)
+        self.columns = self.inverse = None
+        at_once = ~self.moving
         if bool(at_once.any()):
-            eye = torch.eye(len(self.state), dtype=whole.dtype, device=whole.device)[:, at_once]
-            to_others = self.derivative(eye)
-            inverse = torch.linalg.inv(to_others[at_once])
+            eye = torch.eye(len(self.zero), dtype=self.zero.dtype, device=self.zero.device)
+            self.columns = around.derivative(eye[:, at_once])
+            self.inverse = torch.linalg.inv(self.columns[at_once])
 
-        def product(vector: np.ndarray) -> np.ndarray:
-            direction = whole.clone()
-            direction[moving] = torch.as_tensor(vector.reshape(-1, 1)).to(direction)
-            image = self.derivative(direction)
-            if inverse is not None and to_others is not None:
-                image = image - to_others @ (inverse @ image[at_once])
-            return (image[moving] / constants[moving]).squeeze(1).cpu().numpy()
-
-        return LinearOperator((count, count), matvec=product, dtype=np.float64)
+    def _matvec(self, vector: np.ndarray) -> np.ndarray:
+        direction = self.zero.clone()
+        direction[self.moving] = torch.as_tensor(vector.reshape(-1, 1)).to(direction)
+        image = self.around.derivative(direction)
+        if self.columns is not None and self.inverse is not None:
+            image = image - self.columns @ (self.inverse @ image[~self.moving])
+        return (image[self.moving] / self.constants).squeeze(1).cpu().numpy()
 
 
 @torch.no_grad()
@@ -116,17 +125,10 @@ def largest_real_part(equations: Equations, state: Tensor, sample: int) -> float
         return float(torch.linalg.eigvals(matrix).real.max())
     operator = around.operator()
     start = np.random.default_rng(0).standard_normal(operator.shape[0])
+    size = min(KRYLOV, operator.shape[0] - 2)
+    options = {"which": "LR", "ncv": size, "maxiter": RESTARTS, "tol": ACCURACY, "v0": start}
     try:
-        found = eigs(
-            operator,
-            k=1,
-            which="LR",
-            ncv=KRYLOV,
-            maxiter=RESTARTS,
-            tol=ACCURACY,
-            v0=start,
-            return_eigenvectors=False,
-        )
-    except ArpackNoConvergence as error:
-        found = error.eigenvalues
-    return float(np.max(found.real)) if len(found) else float("nan")
+        found: Any = eigs(operator, k=1, return_eigenvectors=False, **options)
+    except ArpackNoConvergence:
+        return float("nan")
+    return float(found.real.max())

@@ -2,8 +2,8 @@
 
     psi sigma(phi)^T = psi sigma(phi_free)^T + psi (sigma(phi) - sigma(phi_free))^T
 
-The first part says what the free circuit should have done otherwise. The second lowers the control by making the circuit
-more sensitive to it, whether or not the free answer improves: it is the part that can point against the loss gradient.
+The first part says what the free circuit should have done otherwise. The second lowers the control by making the
+circuit more sensitive to it, whether or not the free answer improves: it can point against the loss gradient.
 """
 
 from __future__ import annotations
