@@ -15,7 +15,6 @@ from circuitlab.theory.examine import (
     LOSS,
     MINIMUM_NORM,
     Examination,
-    resting_leak,
 )
 from circuitlab.theory.measure import FAILS, ROUGHLY, Measure, Row, above, below, large, positive, small
 from circuitlab.theory.updates import Comparison
@@ -63,7 +62,7 @@ def _equilibria(found: Examination) -> Iterator[Measure]:
 
 
 def _conditions(found: Examination) -> Iterator[Measure]:
-    numbers, alpha = found.numbers, resting_leak(found.task.controller)
+    numbers, alpha = found.numbers, found.task.controller.alpha
     no_q = f"{found.task.pathway.name.replace('_', ' ')} has no weights Q from the controller to every unit"
     share = large(0.95, 0.7)
     yield Row(
@@ -135,7 +134,7 @@ def _conditions(found: Examination) -> Iterator[Measure]:
 
 def _optimality(found: Examination) -> Iterator[Measure]:
     numbers, task = found.numbers, found.task
-    alpha, nudged = resting_leak(task.controller), task.pathway.name == "deep_feedback_control"
+    alpha, nudged = task.controller.alpha, task.pathway.name == "deep_feedback_control"
     no_energy = (
         "H + L/alpha needs alpha > 0"
         if alpha == 0
@@ -185,7 +184,7 @@ def _no_limit(alpha: float) -> str:
 
 
 def _updates(found: Examination) -> Iterator[Measure]:
-    rule, no_limit = _name(found.rule), _no_limit(resting_leak(found.task.controller))
+    rule, no_limit = _name(found.rule), _no_limit(found.task.controller.alpha)
     for key, what, asks, judge, source in (
         (LOSS, "-dL", "above 0", positive, "the loss gradient at the free equilibrium [LCP eq. 5, 89-90]"),
         (

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from circuitlab.control.base import Controlled
 from circuitlab.control.dynamic_inversion import AugmentedEnergy
-from circuitlab.control.output import OutputController
+from circuitlab.control.output import leaky_integral
 from circuitlab.dynamics.circuit import CircuitSystem
 from circuitlab.errors import CircuitError
 from circuitlab.learn.base import Batch, LearningRule, Task
@@ -72,11 +72,6 @@ class Examination:
     parts: dict[str, updates.Comparison] = field(default_factory=dict)
 
 
-def resting_leak(controller: OutputController) -> float:
-    """The leak alpha with alpha u + dL/dy = 0 at rest; alpha / (1 + alpha k_p) for a PI controller  [DFC eq. 6]."""
-    return controller.alpha / (1 + controller.alpha * getattr(controller, "k_p", 0.0))
-
-
 def finite_target(task: Task, batch: Batch) -> bool:
     """Whether a finite output has the least loss, so that control without a leak can rest."""
     for loss, rows in task.loss.parts:
@@ -110,7 +105,7 @@ def examine(task: Task, rule: LearningRule, batch: Batch, tell: Tell | None = No
     drive = system.drive(x)
     free = task.free(drive)
     controlled = task.controlled(drive, batch.target, free)
-    alpha, used = resting_leak(task.controller), free.converged & controlled.converged
+    alpha, used = task.controller.alpha, free.converged & controlled.converged
     optimum = references.optimal_control(task, batch, free, alpha)
     zero = None
     if alpha > 0 and finite_target(task, batch):
@@ -211,7 +206,7 @@ def _descended(task: Task, batch: Batch, drive: Tensor, free: Solution, optimum:
     """1 where descent from the free state finds a lower energy H + L/alpha than the optimum's, else 0; NaN where it was
     not tried."""
     found = np.full(drive.shape[1], np.nan)
-    alpha = resting_leak(task.controller)
+    alpha = task.controller.alpha
     if alpha == 0 or task.system.controlled is not None or task.system.size > LARGEST:
         return found
     assert isinstance(task.system, CircuitSystem)
@@ -219,7 +214,7 @@ def _descended(task: Task, batch: Batch, drive: Tensor, free: Solution, optimum:
     few = Batch(batch.x[:, some], batch.target[:, some])
     at_rest, other = of_samples(free, some), of_samples(optimum, some)
     lowest = references.optimal_control(task, few, at_rest, alpha, descend=True)
-    controller = OutputController(alpha, task.controller.tau_ms)
+    controller = leaky_integral(alpha, 100.0)
     problem = Controlled(task.system, drive[:, some], few.target, task.loss, controller, at_rest.fields.phi)
     energy = AugmentedEnergy(problem, task.system)
     before, after = energy.value(other.fields.phi), energy.value(lowest.fields.phi)
@@ -233,8 +228,7 @@ def _stability(task: Task, batch: Batch, drive: Tensor, free: Solution, controll
     found = np.full(drive.shape[1], np.nan)
     if drive.dtype != torch.float64:
         return found
-    problem = Controlled(task.system, drive, batch.target, task.loss, task.controller, free.fields.phi)
-    equations = task.pathway.equations(problem)
+    equations = task.pathway.equations(task.under_control(drive, batch.target, free))
     state = controlled.state
     possible = torch.nonzero(controlled.converged & (controlled.kinks == 0)).squeeze(1).tolist()
     for sample in possible[: STABILITY if len(state) <= DENSE_ROWS else STABILITY_LARGE]:

@@ -1,12 +1,12 @@
 """Whether the whole dynamics return to the controlled equilibrium after a small push.
 
-Units, control and controller move as tau ds/dt = g(s), with g what the pathway's own equations say (`imbalance`) and
-tau of every row. Around a state at rest a push dies out exactly where every eigenvalue of
+Units, control and controller move as tau dz/dt = g(z), with g what the pathway's own equations say (`imbalance`), tau of
+every row, and z what real time integrates: of a PI controller its integral part, of a proportional one nothing, as it
+follows the others at once. Around a state at rest a push dies out exactly where every eigenvalue of
 
-    A = diag(1/tau) dg/ds
+    A = diag(1/tau) dg/dz
 
-has a negative real part  [DFC Condition 3 in its general form; its figure 3E]. Rows without a time constant (a
-proportional controller) follow the others at once: they are eliminated, A = (G_ss - G_sa G_aa^-1 G_as) / tau.
+has a negative real part  [DFC Condition 3 in its general form; its figure 3E].
 
 The derivatives are central differences of g in float64, which is all that is asked of a pathway; their error, about
 1e-10, is far below what an eigenvalue is read for.
@@ -52,30 +52,26 @@ class Linearised:
         return self.equations.time_constants.squeeze(1) > 0
 
     def derivative(self, directions: Tensor) -> Tensor:
-        """dg/ds times directions, [row, direction]."""
+        """dg/dz times directions, [row, direction]."""
         found, size = [], self.state.abs().amax() + 1
+        origin = self.equations.integrated(self.state)
         for start in range(0, directions.shape[1], AT_ONCE):
             some = directions[:, start : start + AT_ONCE]
             length = torch.linalg.vector_norm(some, dim=0).clamp(min=1e-300)
             step = torch.finfo(self.state.dtype).eps ** (1 / 3) * size
             moves = some * (step / length)
-            both = torch.cat([self.state + moves, self.state - moves], dim=1)
+            both = torch.cat([origin + moves, origin - moves], dim=1)
             copies = torch.zeros(both.shape[1], dtype=torch.long, device=both.device)
-            ahead, behind = self.equations.select(copies).imbalance(both).chunk(2, dim=1)
+            equations = self.equations.select(copies)
+            ahead, behind = equations.imbalance(equations.close_algebraic(both)).chunk(2, dim=1)
             found.append((ahead - behind) * (length / (2 * step)))
         return torch.cat(found, dim=1)
 
     def matrix(self) -> Tensor:
         """A, [row, row], of the rows with a time constant, in 1/ms."""
-        rows, moving = len(self.state), self.moving
-        eye = torch.eye(rows, dtype=self.state.dtype, device=self.state.device)
-        whole = self.derivative(eye)
-        reduced = whole[moving][:, moving]
-        if not bool(moving.all()):
-            at_once = ~moving
-            follows = torch.linalg.solve(whole[at_once][:, at_once], whole[at_once][:, moving])
-            reduced = reduced - whole[moving][:, at_once] @ follows
-        return reduced / self.equations.time_constants[moving]
+        moving = self.moving
+        eye = torch.eye(len(self.state), dtype=self.state.dtype, device=self.state.device)
+        return self.derivative(eye[:, moving])[moving] / self.equations.time_constants[moving]
 
     def operator(self) -> LinearOperator:
         """A as a linear operator."""
@@ -90,21 +86,12 @@ class _Operator(LinearOperator):
         count = int(self.moving.sum())
         super().__init__(np.dtype(np.float64), (count, count))
         self.constants = around.equations.time_constants[self.moving]
-        self.zero = torch.zeros_like(around.state)
-        self.columns = self.inverse = None
-        at_once = ~self.moving
-        if bool(at_once.any()):
-            eye = torch.eye(len(self.zero), dtype=self.zero.dtype, device=self.zero.device)
-            self.columns = around.derivative(eye[:, at_once])
-            self.inverse = torch.linalg.inv(self.columns[at_once])
 
     def _matvec(self, vector: np.ndarray) -> np.ndarray:
-        direction = self.zero.clone()
+        direction = torch.zeros_like(self.around.state)
         direction[self.moving] = torch.as_tensor(vector.reshape(-1, 1)).to(direction)
-        image = self.around.derivative(direction)
-        if self.columns is not None and self.inverse is not None:
-            image = image - self.columns @ (self.inverse @ image[~self.moving])
-        return (image[self.moving] / self.constants).squeeze(1).cpu().numpy()
+        image = self.around.derivative(direction)[self.moving] / self.constants
+        return image.squeeze(1).cpu().numpy()
 
 
 @torch.no_grad()

@@ -47,10 +47,14 @@ def rest(t, b):
         steps = []
         for sample in range(state.shape[1]):
             one = equations.select(torch.tensor([sample]))
-            wrong = one.imbalance(state[:, sample : sample + 1])
-            matrix = Linearised(one, state[:, sample : sample + 1]).derivative(
-                torch.eye(len(state), dtype=state.dtype)
-            )
+            now = state[:, sample : sample + 1]
+            wrong = one.imbalance(now)
+            eye = 1e-5 * torch.eye(len(state), dtype=state.dtype)
+            columns = [
+                one.imbalance(now + push.unsqueeze(1)) - one.imbalance(now - push.unsqueeze(1))
+                for push in eye
+            ]
+            matrix = torch.cat(columns, dim=1) / 2e-5
             steps.append(torch.linalg.solve(matrix, wrong))
         state = state - torch.cat(steps, dim=1)
     assert float(equations.imbalance(state).abs().max()) < 1e-11
