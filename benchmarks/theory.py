@@ -418,7 +418,9 @@ def student_teacher(folder: Path, samples: int, seed: int) -> Path:
     for number, (before, after) in enumerate(((15, 10), (10, 10), (10, 5))):
         potential = rate @ rng.standard_normal((before, after)) / np.sqrt(before)
         rate = potential if number == 2 else np.tanh(potential)
-    np.savez(folder / "teacher.npz", x=x, y=rate)
+    circuit = load_circuit(folder / "student_teacher.yaml")
+    arrays = {next(iter(circuit.inputs)): x, next(iter(circuit.outputs)): rate}
+    np.savez(folder / "teacher.npz", **arrays)  # type: ignore[arg-type]
     path = folder / "student_teacher_experiment.yaml"
     path.write_text(STUDENT_EXPERIMENT, encoding="utf-8")
     return path

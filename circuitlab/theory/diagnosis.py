@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from circuitlab.learn.base import LearningRule
+from circuitlab.learn.least_control import LeastControl
 from circuitlab.theory.examine import (
     CONTROL,
     CONTROL_ZERO,
@@ -134,7 +135,7 @@ def _conditions(found: Examination) -> Iterator[Measure]:
 
 def _optimality(found: Examination) -> Iterator[Measure]:
     numbers, task = found.numbers, found.task
-    alpha, nudged = task.controller.alpha, task.pathway.name == "deep_feedback_control"
+    alpha = task.controller.alpha
     no_energy = (
         "H + L/alpha needs alpha > 0"
         if alpha == 0
@@ -163,18 +164,14 @@ def _optimality(found: Examination) -> Iterator[Measure]:
             "1",
             large(0.95, 0.7) if not key else None,
         ).of(numbers.get(f"control_cosine{key}"), why)
-        distance = Row(
+        yield Row(
             f"distance{key}",
             f"distance from {title}",
             NONE,
             f"|psi - psi_opt| / |psi_opt|, psi_opt of exact (tied) dynamic inversion {where}",
             "0",
             small(0.05, 0.5) if not key else None,
-        )
-        if nudged:
-            yield distance.without("the output is held at a nudged target, and the optimum's is not")
-        else:
-            yield distance.of(numbers.get(f"distance{key}"), why)
+        ).of(numbers.get(f"distance{key}"), why)
 
 
 def _no_limit(alpha: float) -> str:
@@ -185,13 +182,14 @@ def _no_limit(alpha: float) -> str:
 
 def _updates(found: Examination) -> Iterator[Measure]:
     rule, no_limit = _name(found.rule), _no_limit(found.task.controller.alpha)
+    exact = isinstance(found.rule, LeastControl) and found.rule.exact
     for key, what, asks, judge, source in (
         (LOSS, "-dL", "above 0", positive, "the loss gradient at the free equilibrium [LCP eq. 5, 89-90]"),
         (
             CONTROL,
             "-d(H + L/alpha)",
-            "1" if found.rule.controls else "",
-            large(0.95, 0.7) if found.rule.controls else None,
+            "1" if exact else "",
+            large(0.95, 0.7) if exact else None,
             "the negative gradient of H + L/alpha, by exact dynamic inversion [LCP Theorem 1, section 2.4]",
         ),
         (

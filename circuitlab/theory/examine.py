@@ -12,7 +12,6 @@ from torch import Tensor
 
 from circuitlab.control.base import Controlled
 from circuitlab.control.dynamic_inversion import AugmentedEnergy
-from circuitlab.control.output import leaky_integral
 from circuitlab.dynamics.circuit import CircuitSystem
 from circuitlab.errors import CircuitError
 from circuitlab.learn.base import Batch, LearningRule, Task
@@ -72,12 +71,11 @@ class Examination:
     parts: dict[str, updates.Comparison] = field(default_factory=dict)
 
 
-def finite_target(task: Task, batch: Batch) -> bool:
+def finite_target(problem: Controlled) -> bool:
     """Whether a finite output has the least loss, so that control without a leak can rest."""
-    for loss, rows in task.loss.parts:
-        if loss.name != "squared_error" and not (
-            loss.name == "cross_entropy" and bool((batch.target[rows] > 0).all())
-        ):
+    for loss, rows in problem.loss.parts:
+        soft = loss.name == "cross_entropy" and bool((problem.target[rows] > 0).all())
+        if loss.name != "squared_error" and not soft:
             return False
     return True
 
@@ -108,7 +106,7 @@ def examine(task: Task, rule: LearningRule, batch: Batch, tell: Tell | None = No
     alpha, used = task.controller.alpha, free.converged & controlled.converged
     optimum = references.optimal_control(task, batch, free, alpha)
     zero = None
-    if alpha > 0 and finite_target(task, batch):
+    if alpha > 0 and finite_target(references.optimal_problem(task, batch, free, 0.0)):
         zero = references.optimal_control(task, batch, free, 0.0)
     q = conditions.feedback_matrix(task.pathway, system)
     numbers = _states(task, batch, free, controlled, used)
@@ -214,8 +212,7 @@ def _descended(task: Task, batch: Batch, drive: Tensor, free: Solution, optimum:
     few = Batch(batch.x[:, some], batch.target[:, some])
     at_rest, other = of_samples(free, some), of_samples(optimum, some)
     lowest = references.optimal_control(task, few, at_rest, alpha, descend=True)
-    controller = leaky_integral(alpha, 100.0)
-    problem = Controlled(task.system, drive[:, some], few.target, task.loss, controller, at_rest.fields.phi)
+    problem = references.optimal_problem(task, few, at_rest, alpha)
     energy = AugmentedEnergy(problem, task.system)
     before, after = energy.value(other.fields.phi), energy.value(lowest.fields.phi)
     floor = energy_floor(energy, other.fields.phi, task.settings.at(drive.dtype))

@@ -77,6 +77,18 @@ def loss_gradient(task: Task, batch: Batch, free: Solution) -> Credit:
     return Credit(phi, torch.where(second.converged & free.converged, second.fields.psi, torch.nan))
 
 
+def optimal_problem(task: Task, batch: Batch, free: Solution, alpha: float) -> Controlled:
+    """The batch under control towards what the task's pathway aims at (its nudged target, where it has one), starting
+    from the free state.
+
+    Args:
+        alpha: leak of the output controller.
+    """
+    held = task.under_control(task.system.drive(batch.x), batch.target, free)
+    # the time constant of the controller moves no equilibrium
+    return replace(held, controller=leaky_integral(alpha, 100.0), phi=free.fields.phi)
+
+
 @torch.no_grad()
 def optimal_control(
     task: Task, batch: Batch, free: Solution, alpha: float, descend: bool = False
@@ -85,6 +97,7 @@ def optimal_control(
 
     Its update is the negative gradient of H + L/alpha, and of H for alpha 0  [Theorem 1, section 2.4].
 
+    L is the loss that the pathway's controller sees: of a nudged target, where it has one.
     Where some population is `controlled: false` it is the control that travels among the others, which is no optimum.
 
     Args:
@@ -92,11 +105,7 @@ def optimal_control(
         descend: follow the energy downhill from the free state where the circuit has one and is small enough, so that
             the equilibrium is the free state's own; else whatever the task's solver finds.
     """
-    drive = task.system.drive(batch.x)
-    # the time constant of the controller moves no equilibrium
-    controller = leaky_integral(alpha, 100.0)
-    problem = Controlled(task.system, drive, batch.target, task.loss, controller, free.fields.phi)
-    equations = DynamicInversion(Feedback()).equations(problem)
+    equations = DynamicInversion(Feedback()).equations(optimal_problem(task, batch, free, alpha))
     settings = replace(task.settings, thorough=True, max_iterations=max(task.settings.max_iterations, 2000))
     if descend and fits(equations):
         settings = replace(settings, method="levenberg", max_iterations=100)

@@ -1,8 +1,8 @@
 """Whether the whole dynamics return to the controlled equilibrium after a small push.
 
 Units, control and controller move as tau dz/dt = g(z), with g what the pathway's own equations say (`imbalance`), tau
-of every row, and z what real time integrates: of a PI controller its integral part, of a proportional one nothing, as it
-follows the others at once. Around a state at rest a push dies out exactly where every eigenvalue of
+of every row, and z what real time integrates: of a PI controller its integral part, of a proportional one nothing, as
+it follows the others at once. Around a state at rest a push dies out exactly where every eigenvalue of
 
     A = diag(1/tau) dg/dz
 
