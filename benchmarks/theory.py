@@ -390,6 +390,9 @@ def figure_s3(given: argparse.Namespace) -> dict[str, Any]:
         "Kolen-Pollack": ["control.feedback=kolen_pollack", "learn.feedback=kolen_pollack"],
         "linear feedback, random": ["control.pathway=linear_feedback", "control.feedback=random"],
     }  # fmt: skip
+    for word in given.only:
+        if not any(word in name for name in own):
+            raise CircuitError(f"--only: no row '{word}'; there are {', '.join(own)}")
     rows = {
         name: (lambda sets=sets: experiment("mnist_recurrent", *common, *sets))
         for name, sets in own.items()
