@@ -444,8 +444,10 @@ VARIANTS: dict[str, tuple[str, bool, str]] = {
     "DFC-SS (fixed)": ("deep_feedback_control_ss", False, "jacobian"),
     "DFC-SSA (fixed)": ("deep_feedback_control_ssa", False, "jacobian"),
     "DFC-SS (random)": ("deep_feedback_control_ss", False, "random"),
+    "eq. 9": ("least_control", True, "jacobian"),
+    "eq. 9 (fixed)": ("least_control", False, "jacobian"),
 }
-"""Rule, whether Q learns, and its beginning."""
+"""Rule, whether Q learns, and its beginning. Eq. 9 is DFC-SS without the nonlinearity, psi r^T, as in the theorems."""
 
 
 def variants(only: list[str]) -> Iterator[tuple[str, str, bool, str]]:
