@@ -547,8 +547,8 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], dict[str, Any]], Option
     "lcp-table-s1": (
         table_s1,
         {
-            "alphas": ([0.0, 0.01, 0.1, 1.0], "leaks"),
-            "samples": (10_000, "training images, 0 for all"),
+            "alphas": ([0.0, 0.01, 0.1, 0.64, 1.0, 6.4, 64.0], "leaks"),
+            "samples": (4000, "training images, 0 for all"),
             "epochs": (4, "passes over them"),
             "seeds": ([0], "seeds"),
         },
