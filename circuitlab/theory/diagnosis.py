@@ -338,3 +338,9 @@ def _reasons(rows: dict[str, Measure]) -> Iterator[str]:
     descent = rows["cosine_loss_gradient_mean"]
     if descent.verdict == FAILS:
         yield f"the mean update does not lower the loss (its cosine with the loss gradient is {descent.mean:.2f})"
+    elif descent.mean < 0.7 and rows["cosine_control_gradient"].mean > 0.95:
+        yield (
+            "strong control (the update follows its objective, the control cost, whose direction is not the loss's: "
+            f"cosine {descent.mean:.2f} between the means, gain of the circuit {value('gain'):.2g}; a weaker control, "
+            "a larger alpha, brings them together)"
+        )

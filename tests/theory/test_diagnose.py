@@ -176,6 +176,18 @@ def test_misaligned_feedback_is_named() -> None:
     assert "misaligned feedback" in conclusion(rows)
 
 
+def test_strong_control_is_named() -> None:
+    """Exact control at a small leak on the circuit of a strong gain: the update is right, and is not the loss's."""
+    t = task(random_circuit(0), controller=leaky_integral(0.05, 100.0))
+    rows = measures(examine(t, LeastControl(), batch(t, 6)))
+    by_key = {row.key: row for row in rows}
+    assert by_key["cosine_control_gradient"].mean == pytest.approx(1, abs=1e-6)
+    assert by_key["cosine_loss_gradient_mean"].mean < 0.7
+    assert "strong control" in conclusion(rows)
+    weak = task(random_circuit(0), controller=leaky_integral(20.0, 100.0))
+    assert "strong control" not in conclusion(measures(examine(weak, LeastControl(), batch(t, 6))))
+
+
 def test_unconverged_samples_are_named_and_left_out() -> None:
     t = task(random_circuit(0, gain=0.4), method="fixed_point", max_iterations=3)
     rows = measures(examine(t, LeastControl(), batch(t, 4)))
