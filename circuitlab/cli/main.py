@@ -18,6 +18,7 @@ from typer.main import get_command
 
 from circuitlab import __version__
 from circuitlab.cli.bench import bench
+from circuitlab.cli.diagnose import diagnose
 from circuitlab.cli.equilibrium import equilibrium
 from circuitlab.cli.inspect import inspect
 from circuitlab.cli.run import run
@@ -27,7 +28,7 @@ from circuitlab.cli.validate import validate
 from circuitlab.errors import CircuitlabError, NotConvergedError, ProcessError
 
 DONE, WRONG_INPUT, RUN_FAILED, STOPPED = 0, 1, 3, 130
-COMMANDS = (validate, schema, show, run, equilibrium, inspect)
+COMMANDS = (validate, schema, show, run, equilibrium, inspect, diagnose)
 GROUPS = (bench,)
 
 app = typer.Typer(

@@ -76,9 +76,23 @@ def digits_kept(dtype: torch.dtype) -> float:
 
 
 class Pathway(ABC):
-    """A feedback pathway: how the controller u becomes each neuron's control psi."""
+    """A feedback pathway: how the controller u becomes each neuron's control psi.
+
+    Attributes:
+        needs_free: whether what control aims at depends on the free state.
+    """
 
     name: str
+
+    needs_free: bool = False
+
+    def aimed(self, batch: Controlled, free: Tensor) -> Controlled:
+        """The batch with the target that control aims at.
+
+        Args:
+            free: potentials at the free equilibrium, [unit, sample].
+        """
+        return batch
 
     @abstractmethod
     def equations(self, batch: Controlled) -> Equations:

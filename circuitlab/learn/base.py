@@ -70,10 +70,17 @@ class Task:
         Args:
             x: the inputs, which lateral inhibition needs beside the drive, [input unit, sample].
         """
+        error = self.loss.gradient(self.outputs(free.fields.phi), target)
+        equations = self.pathway.equations(self.under_control(drive, target, free, x))
+        return self.find(CREDIT, equations, error=error, rate=free.rate)
+
+    def under_control(
+        self, drive: Tensor, target: Tensor, free: Solution, x: Tensor | None = None
+    ) -> Controlled:
+        """The batch with the target that the pathway aims at."""
         phi = free.fields.phi if self.start == "free" else torch.zeros_like(drive)
         batch = Controlled(self.system, drive, target, self.loss, self.controller, phi, x)
-        error = self.loss.gradient(self.outputs(free.fields.phi), target)
-        return self.find(CREDIT, self.pathway.equations(batch), error=error, rate=free.rate)
+        return self.pathway.aimed(batch, free.fields.phi)
 
     def find(
         self,

@@ -38,6 +38,11 @@ class LeastControl(LearningRule):
         self.needs_free = presynaptic == "free" or weighting == "error"
         self.name = "least_control_gated" if gated else "least_control"
 
+    @property
+    def exact(self) -> bool:
+        """Whether the update is the negative gradient of H + L/alpha under optimal control."""
+        return not self.gated and self.presynaptic == "controlled" and self.weighting == "equal"
+
     def outcome(self, task: Task, batch: Batch) -> Outcome:
         drive = task.system.drive(batch.x)
         free = task.free(drive, exact=self.needs_free or task.settings.thorough)

@@ -18,11 +18,11 @@ def test_version_and_help_are_done(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"circuitlab {circuitlab.__version__}\n"
     assert main(["--help"]) == 0
     shown = capsys.readouterr().out
-    for command in ("validate", "schema", "show", "inspect", "bench"):
+    for command in ("validate", "schema", "show", "inspect", "diagnose", "bench"):
         assert command in shown
 
 
-@pytest.mark.parametrize("command", ["validate", "schema", "show", "inspect", "bench"])
+@pytest.mark.parametrize("command", ["validate", "schema", "show", "inspect", "diagnose", "bench"])
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "--help"]) == 0
     assert "Usage: circuitlab" in capsys.readouterr().out
