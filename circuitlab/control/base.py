@@ -73,9 +73,14 @@ def digits_kept(dtype: torch.dtype) -> float:
 
 
 class Pathway(ABC):
-    """A feedback pathway: how the controller u becomes each neuron's control psi."""
+    """A feedback pathway: how the controller u becomes each neuron's control psi.
+
+    Attributes:
+        inverts_decoder: whether it can control through a decoder that is part of the loss [eq. 31].
+    """
 
     name: str
+    inverts_decoder: bool = False
 
     @abstractmethod
     def equations(self, batch: Controlled) -> Equations:

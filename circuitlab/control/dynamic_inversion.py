@@ -19,6 +19,7 @@ from torch import Tensor
 
 from circuitlab.compile.kernels import Kernel, compile_kernel
 from circuitlab.control.base import Controlled, Pathway
+from circuitlab.control.decoder import DecoderEquations
 from circuitlab.dynamics.circuit import CircuitPoint, CircuitSystem
 from circuitlab.dynamics.equations import SMALLEST_SOMA, TINY, Discrepancy, Energy, Equations, Fields
 from circuitlab.dynamics.foresight import DEAREST, price, respond, steps
@@ -144,11 +145,14 @@ class DynamicInversion(Pathway):
     """Dynamic inversion with a given feedback S."""
 
     name = "dynamic_inversion"
+    inverts_decoder = True
 
     def __init__(self, feedback: Feedback) -> None:
         self.feedback = feedback
 
-    def equations(self, batch: Controlled) -> InversionEquations:
+    def equations(self, batch: Controlled) -> Equations:
+        if batch.system.decoder_in_loss:
+            return DecoderEquations(batch)
         mask = batch.system.controlled
         if mask is not None and not bool(mask[batch.system.output].all()):
             raise CircuitError(
@@ -343,7 +347,7 @@ class AugmentedEnergy(Energy):
         gradient, hessian = self.discrepancy.derivatives(phi)
         output, alpha = self.batch.system.output, self.batch.controller.alpha
         gradient[output] += self.batch.loss.gradient(self._y(phi), self.batch.target).squeeze(1) / alpha
-        hessian[output, output] += self.batch.loss.hessian(self._y(phi))[0] / alpha
+        hessian[output, output] += self.batch.loss.hessian(self._y(phi), self.batch.target)[0] / alpha
         return gradient, hessian
 
     def state(self, phi: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from circuitlab.control.output import OutputController
 from circuitlab.dynamics.equations import Equations, FreeEquations
 from circuitlab.dynamics.loss import OutputLoss
 from circuitlab.dynamics.system import System
-from circuitlab.errors import NotConvergedError
+from circuitlab.errors import CircuitError, NotConvergedError
 from circuitlab.learn.starts import CREDIT, FREE, SampleStarts
 from circuitlab.solve.base import Solution
 from circuitlab.solve.choose import SolveSettings, approach, find
@@ -58,6 +58,13 @@ class Task:
     starts: SampleStarts | None = None
     check: int = 0
 
+    def __post_init__(self) -> None:
+        if self.system.decoder_in_loss and not self.pathway.inverts_decoder:
+            raise CircuitError(
+                f"control.pathway: {self.pathway.name} cannot control through a decoder that is part of the loss; "
+                'allowed: dynamic_inversion with tied feedback, or decoder_in="state"'
+            )
+
     def free(self, drive: Tensor, exact: bool = True) -> Solution:
         """The free equilibrium for U x + b, [unit, sample]; where it is not asked for exactly, a state near it
         (within `settings.free_tolerance`) to start the controlled equilibrium from."""
@@ -65,7 +72,7 @@ class Task:
 
     def controlled(self, drive: Tensor, target: Tensor, free: Solution) -> Solution:
         """The equilibrium under control, starting from the free one (or from zero, as `start` says), or warm."""
-        phi = free.fields.phi if self.start == "free" else torch.zeros_like(drive)
+        phi = free.fields.phi if self.start == "free" else self.system.silent(drive)
         batch = Controlled(self.system, drive, target, self.loss, self.controller, phi)
         error = self.loss.gradient(self.outputs(free.fields.phi), target)
         return self.find(CREDIT, self.pathway.equations(batch), error=error, rate=free.rate)

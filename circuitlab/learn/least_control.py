@@ -49,7 +49,7 @@ class LeastControl(LearningRule):
             task, controlled.converged & free.converged if self.needs_free else controlled.converged
         )
         fields, y = controlled.fields, task.outputs(free.fields.phi)
-        phi, psi, gated = fields.phi, fields.psi, self.gated
+        phi, psi, gated = fields.phi, fields.credit, self.gated
         if self.weighting == "error":
             psi = psi * error_weights(task.loss.gradient(y, batch.target), fields.u)
         if self.presynaptic == "free":
