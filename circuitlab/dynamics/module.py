@@ -186,10 +186,7 @@ class ModuleSystem(System):
         """(df/dtheta)^T psi of encoder, implicit module and decoder by one vjp, summed over samples  [eq. 147]; under
         `decoder_in="loss"`, psi holds u in the rows of y  [eq. 148]."""
         if gated:
-            raise CircuitError(
-                "learn.rule: least_control_gated needs the slope of every unit, which a torch module does not tell; "
-                "allowed: least_control, recurrent_backprop"
-            )
+            raise CircuitError("learn.rule: a torch module does not tell the slope of every unit; allowed: ungated")
         inner, samples = self._phi(phi), self._x(x)
         model = self._evaluating()
         plastic = {name: value.detach() for name, value in model.plastic().items()}

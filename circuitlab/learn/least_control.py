@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from circuitlab.dynamics.circuit import CircuitSystem
+from circuitlab.errors import CircuitError
 from circuitlab.learn.base import Batch, LearningRule, Outcome, Task, mean_update, usable
 from circuitlab.learn.energy import checked
 
@@ -39,6 +40,11 @@ class LeastControl(LearningRule):
         self.name = "least_control_gated" if gated else "least_control"
 
     def outcome(self, task: Task, batch: Batch) -> Outcome:
+        if self.gated and not isinstance(task.system, CircuitSystem):
+            raise CircuitError(
+                "learn.rule: least_control_gated needs the slope of every unit, which a torch module does not tell; "
+                "allowed: least_control, recurrent_backprop"
+            )
         drive = task.system.drive(batch.x)
         free = task.free(drive, exact=self.needs_free or task.settings.thorough)
         controlled = task.controlled(drive, batch.target, free)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from circuitlab.compile.compiled import CompiledCircuit
 from circuitlab.learn.base import Batch, Outcome, Task
+from circuitlab.learn.learnable import Learnable
 
 
 class FeedbackRule(ABC):
@@ -37,7 +37,7 @@ class FeedbackRule(ABC):
             step: number of the update, which noise is drawn for.
         """
 
-    def after_step(self, task: Task, compiled: CompiledCircuit) -> None:
+    def after_step(self, task: Task, compiled: Learnable) -> None:
         """What else happens after the weights have changed, such as decay; nothing, as a rule."""
         return
 
