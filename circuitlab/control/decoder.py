@@ -4,9 +4,10 @@
     tau dpsi/dt = (df/dphi)^T psi + (dh/dphi)^T u                              [eq. 31]
     tau_u du/dt = -dL/dy - alpha u
 
-At rest d/dtheta of H + L/alpha, H = 1/2 |psi|^2, is -psi^T df/dtheta - u^T dh/dtheta for every alpha, which in the limit
-alpha -> 0 is the gradient of the extended principle  [eq. 28, 33, 148]. The outputs follow u only by way of phi. A sweep
-foresees how, with R = Psi^T Psi and Psi = (dF/dphi)^T Psi + (dh/dphi)^T, so that a strong controller is not stiff:
+At rest d/dtheta of H + L/alpha, H = 1/2 |psi|^2, is -psi^T df/dtheta - u^T dh/dtheta for every alpha, which in the
+limit alpha -> 0 is the gradient of the extended principle  [eq. 28, 33, 148]. The outputs follow u only by way of phi.
+A sweep foresees how, with R = Psi^T Psi and Psi = (dF/dphi)^T Psi + (dh/dphi)^T, so that a strong controller is not
+stiff:
 
     alpha u = -dL/dy(h(phi) + R (u - u before))
 
@@ -44,7 +45,9 @@ class DecoderEquations(Equations):
         self.floors[1:] = TINY
         self.extra = 0.0 if response is not None else float((ECHOES + 1) * k)
         tau = batch.system.tau
-        self.time_constants = torch.cat([tau, tau, torch.full_like(tau[:1], batch.controller.tau_ms).expand(k, 1)])
+        self.time_constants = torch.cat(
+            [tau, tau, torch.full_like(tau[:1], batch.controller.tau_ms).expand(k, 1)]
+        )
 
     def start(self) -> Tensor:
         phi = self.batch.phi
@@ -79,12 +82,13 @@ class DecoderEquations(Equations):
         (phi, psi, before), (potential, control, u) = self._parts(state), self._parts(image)
         point = batch.system.linearise(phi, batch.drive)
         y = point.prediction[output]
-        z = y - torch.einsum("sij,js->is", self.response, before)
+        z = y - _times(self.response, before)
         u.copy_(batch.loss.controller_through(z, batch.target, batch.controller.alpha, before, self.response))
         credit = psi.clone()
         credit[output] = u
         control.copy_(point.transported(credit))
         torch.add(point.prediction, control, out=potential)
+        potential[output] = z + _times(self.response, u)  # where alpha u = -dL/dy holds exactly
         self.floors[1:] = batch.smallest_control(y)
 
     def imbalance(self, state: Tensor) -> Tensor:
@@ -112,3 +116,8 @@ class DecoderEquations(Equations):
                 self.batch.loss, y, self.batch.target
             )
         return state
+
+
+def _times(matrices: Tensor, columns: Tensor) -> Tensor:
+    """One matrix for each column, [sample, i, j] and [j, sample]."""
+    return torch.einsum("sij,js->is", matrices, columns)

@@ -60,7 +60,9 @@ class FunctionLoss(Loss):
 
     @torch.no_grad()
     def hold(self, z: Tensor, target: Tensor, alpha: float, u: Tensor) -> None:
-        enough = torch.finfo(z.dtype).eps ** 0.5  # convergence is quadratic: the step after this one is rounding
+        enough = (
+            torch.finfo(z.dtype).eps ** 0.5
+        )  # convergence is quadratic: the step after this one is rounding
         for _ in range(UNSEEN_STEPS if z.is_cuda else NEWTON_STEPS):
             y = z + u
             slope = alpha * u + self._gradient(y, target)
@@ -136,8 +138,12 @@ def checked_function(
     with UsersCode(f"{who} cannot be called with (y [unit], target [unit]) of one sample"):
         one = function(far[:, 0].clone(), target[:, 0].clone())
     if not isinstance(one, Tensor) or one.ndim:
-        found = f"a tensor of shape {tuple(one.shape)}" if isinstance(one, Tensor) else f"a {type(one).__name__}"
-        raise CircuitError(f"{who} gives {found}; allowed: a torch tensor with one number, such as a sum over units")
+        found = (
+            f"a tensor of shape {tuple(one.shape)}" if isinstance(one, Tensor) else f"a {type(one).__name__}"
+        )
+        raise CircuitError(
+            f"{who} gives {found}; allowed: a torch tensor with one number, such as a sum over units"
+        )
     y = torch.cat([near, far, torch.zeros_like(far)], 1)
     targets = target.repeat(1, 3)
     with UsersCode(f"{who} cannot be evaluated for many samples at once (torch.func.vmap)"):

@@ -223,8 +223,8 @@ class OutputLoss:
     def controller_through(
         self, z: Tensor, target: Tensor, alpha: float, guess: Tensor, mixing: Tensor
     ) -> Tensor:
-        """u with alpha u = -dL/dy(z + Q_y u) for a given mixing Q_y, [output unit, output unit] or one for every sample,
-        [sample, output unit, output unit], by Newton's method."""
+        """u with alpha u = -dL/dy(z + Q_y u) for a given mixing Q_y, [output unit, output unit] or one for each
+        sample, [sample, output unit, output unit], by Newton's method."""
         u = guess
         eye = alpha * torch.eye(len(z), dtype=z.dtype, device=z.device)
         for _ in range(NEWTON_STEPS):

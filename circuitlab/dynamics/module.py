@@ -1,7 +1,7 @@
 """The principle's protocol for a torch module: transposed Jacobians by torch.func.vjp, deep equilibrium models.
 
-An encoder g, an implicit module and a decoder h [section S6.4.3]. The decoder's output is appended to the state, so that
-the loss depends on no parameter [eq. 144]:
+An encoder g, an implicit module and a decoder h [section S6.4.3]. The decoder's output is appended to the state, so
+that the loss depends on no parameter [eq. 144]:
 
     f = [ F(phi, g(x)) - phi ]        dpsi/dt = (df/dphi)^T psi + D^T u      [eq. 145]
         [ h(phi) - y         ]        update  = (df/dtheta)^T psi            [eq. 147]
@@ -13,7 +13,7 @@ the update is (df/dtheta)^T psi + (dh/dtheta)^T u [eq. 33, 148].
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -30,6 +30,12 @@ from circuitlab.errors import CircuitError
 FORMS = ("fixed_point", "flow")
 
 
+def _vjp(function: Callable[..., Any], at: Any) -> tuple[Any, Callable[..., Any]]:
+    """A function's value at a point, and the product of its transposed Jacobian with what it is given."""
+    found: Any = vjp(function, at)
+    return found
+
+
 class TorchModel(nn.Module):
     """Encoder, implicit module and decoder in one: the parameters that learn, under names such as
     `implicit.conv.weight`.
@@ -41,7 +47,9 @@ class TorchModel(nn.Module):
         flow: whether the implicit module gives f = F - phi.
     """
 
-    def __init__(self, implicit: nn.Module, decoder: nn.Module, encoder: nn.Module | None, flow: bool) -> None:
+    def __init__(
+        self, implicit: nn.Module, decoder: nn.Module, encoder: nn.Module | None, flow: bool
+    ) -> None:
         super().__init__()
         self.encoder = nn.Identity() if encoder is None else encoder
         self.implicit, self.decoder, self.flow = implicit, decoder, flow
@@ -91,8 +99,8 @@ class ModuleSystem(System):
     and decoder normalises by its running statistics (`follow` brings them up to date).
 
     Args:
-        implicit: phi [sample, *state_shape], e [sample, ...] -> [sample, *state_shape]; F where phi = F(phi, e) at rest,
-            or f = F - phi (`form`).
+        implicit: phi [sample, *state_shape], e [sample, ...] -> [sample, *state_shape]; F where phi = F(phi, e) at
+            rest, or f = F - phi (`form`).
         decoder: phi -> y, [sample, output unit].
         encoder: x [sample, *input_shape] -> e; e = x where None.
         state_shape, input_shape: of one sample.
@@ -178,7 +186,7 @@ class ModuleSystem(System):
     @torch.no_grad()
     def linearise(self, phi: Tensor, drive: Tensor) -> ModulePoint:
         e = self._e(drive)
-        (image, y), back = vjp(lambda inner: self.model("predict", inner, e), self._phi(phi))
+        (image, y), back = _vjp(lambda inner: self.model("predict", inner, e), self._phi(phi))
         return ModulePoint(self, self._rows(image, y), back)
 
     @torch.no_grad()
@@ -186,11 +194,13 @@ class ModuleSystem(System):
         """(df/dtheta)^T psi of encoder, implicit module and decoder by one vjp, summed over samples  [eq. 147]; under
         `decoder_in="loss"`, psi holds u in the rows of y  [eq. 148]."""
         if gated:
-            raise CircuitError("learn.rule: a torch module does not tell the slope of every unit; allowed: ungated")
+            raise CircuitError(
+                "learn.rule: a torch module does not tell the slope of every unit; allowed: ungated"
+            )
         inner, samples = self._phi(phi), self._x(x)
         model = self._evaluating()
         plastic = {name: value.detach() for name, value in model.plastic().items()}
-        _, back = vjp(lambda theta: functional_call(model, theta, ("whole", inner, samples)), plastic)
+        _, back = _vjp(lambda theta: functional_call(model, theta, ("whole", inner, samples)), plastic)
         (found,) = back(self._credit(psi))
         return found
 
@@ -234,15 +244,15 @@ class ModuleSweep(JacobiSweep):
             image = model("implicit", inner, self.e)
             self.prediction = module._rows(image, model("decode", image))
             return
-        image, self.back = vjp(lambda state: model("implicit", state, self.e), inner)
-        y, self.back_y = vjp(lambda state: model("decode", state), image + module._phi(psi))
+        image, self.back = _vjp(lambda state: model("implicit", state, self.e), inner)
+        y, self.back_y = _vjp(lambda state: model("decode", state), image + module._phi(psi))
         self.prediction = module._rows(image, y)
 
     @torch.no_grad()
     def hold(self, phi: Tensor) -> None:
         model, inner = self.module.model, self.module._phi(phi)
-        image, self.back = vjp(lambda state: model("implicit", state, self.e), inner)
-        y, self.back_y = vjp(lambda state: model("decode", state), inner)
+        image, self.back = _vjp(lambda state: model("implicit", state, self.e), inner)
+        y, self.back_y = _vjp(lambda state: model("decode", state), inner)
         self.prediction = self.module._rows(image, y)
 
     def outputs(self, psi: Tensor, control: Tensor, potential: Tensor) -> None:

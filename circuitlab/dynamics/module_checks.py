@@ -1,4 +1,4 @@
-"""What a torch module must be to have an equilibrium for every sample: shapes, one precision, one function per sample."""
+"""What a torch module must be to have an equilibrium for every sample: shapes that fit, a function of its own."""
 
 from __future__ import annotations
 

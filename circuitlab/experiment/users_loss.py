@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from types import ModuleType
+from typing import Any, cast
 
 from circuitlab.compile.compiled import CompiledCircuit
-from circuitlab.dynamics.function_loss import checked_function
+from circuitlab.dynamics.function_loss import LossFunction, checked_function
 from circuitlab.dynamics.loss import LOSSES, Loss
 from circuitlab.errors import CircuitError, UsersCode
 from circuitlab.spec.experiment import ExperimentSpec
@@ -28,12 +29,12 @@ def loss_of(spec: ExperimentSpec, name: str, compiled: CompiledCircuit) -> Loss:
     module.__file__ = str(spec.folder / loss.file)
     with UsersCode(f"{where}.file: '{loss.file}' cannot be run"):
         exec(compile(_text(spec, loss.file), loss.file, "exec"), module.__dict__)
-    function = getattr(module, loss.function, None)
+    function: Any = getattr(module, loss.function, None)
     if not callable(function):
         raise CircuitError(f"{where}.function: '{loss.function}' in '{loss.file}' is no function")
     rows = compiled.outputs[name]
     return checked_function(
-        function, rows.stop - rows.start, compiled.tau, f"{where}.function", loss.function
+        cast(LossFunction, function), rows.stop - rows.start, compiled.tau, f"{where}.function", loss.function
     )
 
 

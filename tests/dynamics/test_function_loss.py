@@ -1,4 +1,4 @@
-"""A loss given as a torch function: equal to the built-in it spells out, in every pathway, and refused when it is none."""
+"""A loss given as a torch function: equal to the built-in it spells out, in every pathway, or refused."""
 
 from __future__ import annotations
 
@@ -65,7 +65,10 @@ def test_values_and_derivatives_equal_the_built_in(name: str) -> None:
 @pytest.mark.parametrize("name", GIVEN)
 def test_the_proximal_step_equals_the_built_in(name: str, alpha: float) -> None:
     rng = np.random.default_rng(1)
-    z, target = torch.tensor(4 * rng.standard_normal((4, 8))), torch.eye(4).double()[:, rng.integers(4, size=8)]
+    z, target = (
+        torch.tensor(4 * rng.standard_normal((4, 8))),
+        torch.eye(4).double()[:, rng.integers(4, size=8)],
+    )
     own, built_in = FunctionLoss(GIVEN[name]), LOSSES[name]
     guess = torch.zeros_like(z)
     assert torch.allclose(
@@ -88,7 +91,9 @@ def test_the_proximal_step_is_a_minimum(function, alpha: float) -> None:
             y = z[:, sample] + torch.tensor(v)
             return float(function(y, target[:, sample])) + 0.5 * alpha * float(v @ v)
 
-        found = minimize(value, u[:, sample].numpy(), method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 1e-15})
+        found = minimize(
+            value, u[:, sample].numpy(), method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 1e-15}
+        )
         assert value(u[:, sample].numpy()) <= found.fun + 1e-9
 
 
@@ -162,7 +167,10 @@ BAD = {
     "not finite": (lambda y, t: -(t * torch.log(y)).sum(), "value is not finite"),
     "gradient not finite": (lambda y, t: y.square().sum().sqrt(), "gradient is not finite"),
     "one argument": (lambda y: y.sum(), "cannot be called"),
-    "raises": (lambda y, t: 1 / 0, "cannot be called with (y [unit], target [unit]) of one sample: ZeroDivisionError"),
+    "raises": (
+        lambda y, t: 1 / 0,
+        "cannot be called with (y [unit], target [unit]) of one sample: ZeroDivisionError",
+    ),
 }
 
 
@@ -176,4 +184,5 @@ def test_what_is_no_loss_is_refused_in_one_line(function, message: str) -> None:
 
 def test_good_functions_pass() -> None:
     for function in (squared, cross_entropy, pseudo_huber, lambda y, t: F.cross_entropy(y, t)):
-        assert checked_function(function, 3, LIKE).value(torch.zeros(3, 2).double(), torch.eye(3).double()[:, :2]).shape == (2,)
+        loss = checked_function(function, 3, LIKE)
+        assert loss.value(torch.zeros(3, 2).double(), torch.eye(3).double()[:, :2]).shape == (2,)
