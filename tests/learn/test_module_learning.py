@@ -111,7 +111,7 @@ def test_without_a_leak_updates_are_the_gradient_of_the_control_cost(decoder_in:
     """alpha = 0 holds the outputs at their targets: eq. 147 and eq. 148 descend H = 1/2 |psi|^2 itself (eq. 33)."""
     system = small_model(decoder_in=decoder_in)
     t = tight(system, loss="squared_error", control=integral(100.0))
-    b = module_batch(system, samples=2)
+    b = module_batch(system, samples=2, seed=2)
     found = LeastControl().outcome(t, b)
     assert bool(found.used.all())
     assert torch.allclose(t.outputs(found.credit.fields.phi), b.target, atol=1e-9)
