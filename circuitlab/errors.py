@@ -65,3 +65,23 @@ def suggestion(word: str, allowed: Iterable[str]) -> str:
     """The sentence ` Did you mean 'x'?` for the nearest allowed word, or nothing."""
     near = difflib.get_close_matches(str(word), [str(name) for name in allowed], n=1, cutoff=0.6)
     return f" Did you mean '{near[0]}'?" if near else ""
+
+
+class UsersCode:
+    """A block that runs a user's own Python: whatever it raises becomes one line.
+
+    Args:
+        what: what could not be done, the line's beginning.
+    """
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, (Exception, SystemExit)) and not isinstance(error, CircuitlabError):
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            reason = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+            raise CircuitError(f"{self.what}: {reason}") from error

@@ -136,6 +136,10 @@ class CompiledCircuit(nn.Module):
         found = {name: value for name, value in self.parameters_by_name().items() if value.requires_grad}
         return {name: value for name, value in found.items() if name not in bursts}
 
+    def state_by_name(self) -> dict[str, nn.Parameter]:
+        """All that a checkpoint keeps: the parameters."""
+        return self.parameters_by_name()
+
     def kernels_used(self) -> dict[str, str]:
         """Name of the kernel of every projection."""
         return {name: link.kernel.name for name, link in self.links.items()}

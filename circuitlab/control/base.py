@@ -80,9 +80,11 @@ class Pathway(ABC):
 
     Attributes:
         needs_free: whether what control aims at depends on the free state.
+        inverts_decoder: whether it can control through a decoder that is part of the loss [eq. 31].
     """
 
     name: str
+    inverts_decoder: bool = False
 
     needs_free: bool = False
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from circuitlab.control.base import Controlled
+from circuitlab.control.decoder import DecoderEquations
 from circuitlab.control.feedback import (
     AmongUnits,
     ApicalFeedback,
@@ -49,8 +50,11 @@ class DynamicInversion(AmongUnits):
     """Dynamic inversion with a given feedback S."""
 
     name = "dynamic_inversion"
+    inverts_decoder = True
 
-    def equations(self, batch: Controlled) -> InversionEquations:
+    def equations(self, batch: Controlled) -> Equations:
+        if batch.system.decoder_in_loss:
+            return DecoderEquations(batch)
         mask = batch.system.controlled
         if mask is not None and not bool(mask[batch.system.output].all()):
             raise CircuitError(
@@ -277,7 +281,7 @@ class AugmentedEnergy(Energy):
         gradient, hessian = self.discrepancy.derivatives(phi)
         output, alpha = self.batch.system.output, self.batch.controller.alpha
         gradient[output] += self.batch.loss.gradient(self._y(phi), self.batch.target).squeeze(1) / alpha
-        hessian[output, output] += self.batch.loss.hessian(self._y(phi))[0] / alpha
+        hessian[output, output] += self.batch.loss.hessian(self._y(phi), self.batch.target)[0] / alpha
         return gradient, hessian
 
     def state(self, phi: Tensor) -> Tensor:

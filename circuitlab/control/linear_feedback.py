@@ -114,7 +114,7 @@ class LinearEquations(Equations):
         """phi = prediction + Q u, with u from what reaches the outputs without it."""
         batch, q, output = self.batch, self.pathway.q, self.batch.system.output
         if self.passes is None:
-            self.passes, self.control = batch.system.sweep(batch.drive), torch.empty_like(batch.drive)
+            self.passes, self.control = batch.system.sweep(batch.drive), torch.empty_like(batch.phi)
             self.work = batch.target.new_empty((2, *batch.target.shape))
         (phi, guess), (potential, following) = self._parts(state), self._parts(image)
         torch.mm(q, guess, out=self.control)

@@ -35,11 +35,25 @@ TINY = 1e-30
 
 @dataclass(frozen=True)
 class Fields:
-    """An equilibrium's variables: phi and psi [unit, sample], u [output unit, sample]."""
+    """An equilibrium's variables: phi and psi [unit, sample], u [output unit, sample].
+
+    Args:
+        decoder: rows of a decoder that is part of the loss, where psi is zero; else None.
+    """
 
     phi: Tensor
     psi: Tensor
     u: Tensor
+    decoder: slice | None = None
+
+    @property
+    def credit(self) -> Tensor:
+        """What updates are made of, [unit, sample]: psi, and u where a decoder is part of the loss [eq. 33, 148]."""
+        if self.decoder is None:
+            return self.psi
+        credit = self.psi.clone()
+        credit[self.decoder] = self.u
+        return credit
 
 
 class Equations(ABC):
@@ -213,10 +227,10 @@ class FreeEquations(Equations):
 
     def start(self) -> Tensor:
         """U x + b, the first step from silence."""
-        return self.drive.clone()
+        return self.system.start(self.drive)
 
     def silence(self) -> Tensor:
-        return torch.zeros_like(self.drive)
+        return self.system.silent(self.drive)
 
     def sweep(self, state: Tensor, image: Tensor) -> None:
         if self.passes is None:
@@ -229,7 +243,7 @@ class FreeEquations(Equations):
         image.copy_(self.passes.prediction)
 
     def imbalance(self, state: Tensor) -> Tensor:
-        return self.system.linearise(state, self.drive).prediction - state
+        return self.system.predict(state, self.drive) - state
 
     def scales(self, state: Tensor) -> Tensor:
         return torch.linalg.vector_norm(state, dim=0).clamp(min=SMALLEST_SOMA).unsqueeze(0)

@@ -42,7 +42,7 @@ class Loss(ABC):
         """dL/dy, [unit, sample]."""
 
     @abstractmethod
-    def hessian(self, y: Tensor) -> Tensor:
+    def hessian(self, y: Tensor, target: Tensor) -> Tensor:
         """d2L/dy2, [sample, unit, unit]."""
 
     @abstractmethod
@@ -76,7 +76,7 @@ class SquaredError(Loss):
     def gradient(self, y: Tensor, target: Tensor) -> Tensor:
         return y - target
 
-    def hessian(self, y: Tensor) -> Tensor:
+    def hessian(self, y: Tensor, target: Tensor) -> Tensor:
         return torch.eye(y.shape[0], dtype=y.dtype, device=y.device).expand(y.shape[1], -1, -1)
 
     def hold(self, z: Tensor, target: Tensor, alpha: float, u: Tensor) -> None:
@@ -102,7 +102,7 @@ class CrossEntropy(Loss):
         p = torch.softmax(y, 0)
         return p * (1 - target) - target * (_all_but_own(p) @ p)
 
-    def hessian(self, y: Tensor) -> Tensor:
+    def hessian(self, y: Tensor, target: Tensor) -> Tensor:
         p = torch.softmax(y, 0).t()
         return torch.diag_embed(p) - p.unsqueeze(2) * p.unsqueeze(1)
 
@@ -183,11 +183,11 @@ class OutputLoss:
         """dL/dy, [output unit, sample]."""
         return torch.cat([loss.gradient(y[rows], target[rows]) for loss, rows in self.parts])
 
-    def hessian(self, y: Tensor) -> Tensor:
+    def hessian(self, y: Tensor, target: Tensor) -> Tensor:
         """d2L/dy2, block diagonal, [sample, output unit, output unit]."""
         out = torch.zeros(y.shape[1], len(y), len(y), dtype=y.dtype, device=y.device)
         for loss, rows in self.parts:
-            out[:, rows, rows] = loss.hessian(y[rows])
+            out[:, rows, rows] = loss.hessian(y[rows], target[rows])
         return out
 
     def hold(self, z: Tensor, target: Tensor, alpha: float, u: Tensor) -> None:
@@ -226,13 +226,14 @@ class OutputLoss:
     def controller_through(
         self, z: Tensor, target: Tensor, alpha: float, guess: Tensor, mixing: Tensor
     ) -> Tensor:
-        """u with alpha u = -dL/dy(z + Q_y u) for a given mixing Q_y, [output unit, output unit], by Newton's method."""
+        """u with alpha u = -dL/dy(z + Q_y u) for a given mixing Q_y, [output unit, output unit] or one for each
+        sample, [sample, output unit, output unit], by Newton's method."""
         u = guess
-        eye = alpha * torch.eye(len(mixing), dtype=z.dtype, device=z.device)
+        eye = alpha * torch.eye(len(z), dtype=z.dtype, device=z.device)
         for _ in range(NEWTON_STEPS):
-            y = z + mixing @ u
+            y = z + (mixing @ u if mixing.ndim == 2 else torch.einsum("sij,js->is", mixing, u))
             wrong = alpha * u + self.gradient(y, target)
-            step = torch.linalg.lstsq(eye + self.hessian(y) @ mixing, wrong.t().unsqueeze(2)).solution
+            step = torch.linalg.lstsq(eye + self.hessian(y, target) @ mixing, wrong.t().unsqueeze(2)).solution
             step = step.squeeze(2).t()
             largest = step.abs().amax(0)
             u = u - step * (2 / largest.clamp(min=2))

@@ -91,6 +91,9 @@ class JacobiSweep(Sweep):
         self.point: Point
 
     def forward(self, phi: Tensor, psi: Tensor | None) -> None:
+        if psi is None:
+            self.prediction = self.system.predict(phi, self.drive)
+            return
         self.point = self.system.linearise(phi, self.drive)
         self.prediction = self.point.prediction
 
@@ -103,6 +106,7 @@ class JacobiSweep(Sweep):
 
     def hold(self, phi: Tensor) -> None:
         self.point = self.system.linearise(phi, self.drive)
+        self.prediction = self.point.prediction
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,14 @@ class System(ABC):
         size: number of units.
         output: rows of the output units, the last ones of the state.
         swept, swept_back: whether one pass forward, or backward, is exact (in an acyclic circuit).
+        decoder_in_loss: whether y = h(phi, theta) is part of the loss [eq. 27-33]: control enters above y, not at it.
     """
 
     size: int
     output: slice
     swept: bool
     swept_back: bool
+    decoder_in_loss: bool = False
 
     @property
     @abstractmethod
@@ -38,11 +40,24 @@ class System(ABC):
 
     @abstractmethod
     def drive(self, x: Tensor) -> Tensor:
-        """The part of the prediction that does not depend on the state, [unit, sample]."""
+        """The part of the prediction that does not depend on the state: U x + b of a circuit, [unit, sample]; what
+        the encoder makes of x, [row, sample], of a torch module."""
+
+    def start(self, drive: Tensor) -> Tensor:
+        """The state that the free state is looked for from, [unit, sample]: the first step from silence."""
+        return drive.clone()
+
+    def silent(self, drive: Tensor) -> Tensor:
+        """A state of zeros, [unit, sample]."""
+        return drive.new_zeros(self.size, drive.shape[1])
 
     @abstractmethod
     def linearise(self, phi: Tensor, drive: Tensor) -> Point:
         """Evaluate the system at phi, [unit, sample]."""
+
+    def predict(self, phi: Tensor, drive: Tensor) -> Tensor:
+        """The prediction at phi alone, [unit, sample]."""
+        return self.linearise(phi, drive).prediction
 
     def sweep(self, drive: Tensor) -> Sweep:
         """Passes through the system on one batch without feedback among units, for its free state."""

@@ -15,9 +15,10 @@ from torch import Tensor
 from circuitlab import native
 from circuitlab.compile.compiled import CompiledCircuit
 from circuitlab.dynamics.circuit import CircuitSystem
-from circuitlab.dynamics.loss import LOSSES, OutputLoss
+from circuitlab.dynamics.loss import OutputLoss
 from circuitlab.errors import CircuitError, DataError
 from circuitlab.experiment.control import controller, pathway
+from circuitlab.experiment.users_loss import loss_code, loss_of
 from circuitlab.graph.build import build
 from circuitlab.graph.circuit import Circuit
 from circuitlab.learn.base import Task
@@ -67,7 +68,7 @@ def assemble(spec: ExperimentSpec, device_name: str | None = None) -> Assembled:
     circuit = build(spec.circuit, spec.seed)
     compiled = CompiledCircuit(circuit, DTYPES[spec.dtype]).to(device)
     system = CircuitSystem(compiled)
-    losses = OutputLoss([(LOSSES[spec.losses[name].name], rows) for name, rows in compiled.outputs.items()])
+    losses = OutputLoss([(loss_of(spec, name, compiled), rows) for name, rows in compiled.outputs.items()])
     solve = spec.solve
     if solve.preconditioner == "mean_response":
         problem = group_problem(circuit.strongly_connected(), circuit.populations)
@@ -193,6 +194,7 @@ def begin_file(assembled: Assembled, path: str | Path, *, command: str, overwrit
         circuit=replace(graph, projections=projections),
         circuit_yaml=yaml_text(spec.circuit.resolved()),
         experiment_yaml=yaml_text(spec.resolved()),
+        code=loss_code(spec),
         attributes={"command": command, "seed": spec.seed, "device": spec.device, "native": native.about()},
         overwrite=overwrite,
     )

@@ -161,7 +161,7 @@ class Recording(Observer):
             units="updates",
             description="[snapshot] updates made before it",
         )
-        compiled = trainer.compiled
+        compiled = self.system.compiled
         for name, parameter in compiled.parameters_by_name().items():
             link = compiled.links.get(name)
             shared = link is not None and link.projection.edges.parameter_index is not None

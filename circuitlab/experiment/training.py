@@ -26,6 +26,7 @@ from circuitlab.experiment.assemble import (
 from circuitlab.experiment.control import feedback_rule, interneuron_rule
 from circuitlab.experiment.recording import Recording
 from circuitlab.experiment.settled import bounds, schedules
+from circuitlab.experiment.users_loss import loss_code
 from circuitlab.graph.streams import stream
 from circuitlab.learn.evaluate import Split
 from circuitlab.learn.feedback.base import FeedbackLearning
@@ -311,13 +312,14 @@ def _open(
 
 
 def _texts(spec: ExperimentSpec) -> dict[str, str]:
-    return {"circuit": yaml_text(spec.circuit.resolved()), "experiment": yaml_text(spec.resolved())}
+    code = {name: text for name, (text, _) in loss_code(spec).items()}
+    return {"circuit": yaml_text(spec.circuit.resolved()), "experiment": yaml_text(spec.resolved()), **code}
 
 
 def _checkpoint_of(path: str | Path, spec: ExperimentSpec) -> dict[str, Any]:
     with open_run(path) as run:
         for name, text in _texts(spec).items():
-            if (run.circuit_yaml if name == "circuit" else run.experiment_yaml) != text:
+            if run.read(f"spec/{name}") != text:
                 raise RunFileError(
                     f"{path}: was made by another {name} (a key or an override differs); resume with the same files "
                     "and --set options, or give another -o"

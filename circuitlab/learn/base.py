@@ -14,7 +14,7 @@ from circuitlab.dynamics.circuit import CircuitSystem
 from circuitlab.dynamics.equations import Equations, FreeEquations
 from circuitlab.dynamics.loss import OutputLoss
 from circuitlab.dynamics.system import System
-from circuitlab.errors import NotConvergedError
+from circuitlab.errors import CircuitError, NotConvergedError
 from circuitlab.learn.starts import CREDIT, FREE, SampleStarts
 from circuitlab.solve.base import Solution
 from circuitlab.solve.choose import SolveSettings, approach, find
@@ -59,6 +59,13 @@ class Task:
     starts: SampleStarts | None = None
     check: int = 0
 
+    def __post_init__(self) -> None:
+        if self.system.decoder_in_loss and not self.pathway.inverts_decoder:
+            raise CircuitError(
+                f"control.pathway: {self.pathway.name} cannot control through a decoder that is part of the loss; "
+                'allowed: dynamic_inversion with tied feedback, or decoder_in="state"'
+            )
+
     def free(self, drive: Tensor, exact: bool = True) -> Solution:
         """The free equilibrium for U x + b, [unit, sample]; where it is not asked for exactly, a state near it
         (within `settings.free_tolerance`) to start the controlled equilibrium from."""
@@ -78,7 +85,7 @@ class Task:
         self, drive: Tensor, target: Tensor, free: Solution, x: Tensor | None = None
     ) -> Controlled:
         """The batch with the target that the pathway aims at."""
-        phi = free.fields.phi if self.start == "free" else torch.zeros_like(drive)
+        phi = free.fields.phi if self.start == "free" else self.system.silent(drive)
         batch = Controlled(self.system, drive, target, self.loss, self.controller, phi, x)
         return self.pathway.aimed(batch, free.fields.phi)
 

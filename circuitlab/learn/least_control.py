@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from circuitlab.dynamics.circuit import CircuitSystem
+from circuitlab.errors import CircuitError
 from circuitlab.learn.base import Batch, LearningRule, Outcome, Task, mean_update, usable
 from circuitlab.learn.energy import checked
 
@@ -44,6 +45,11 @@ class LeastControl(LearningRule):
         return not self.gated and self.presynaptic == "controlled" and self.weighting == "equal"
 
     def outcome(self, task: Task, batch: Batch) -> Outcome:
+        if self.gated and not isinstance(task.system, CircuitSystem):
+            raise CircuitError(
+                "learn.rule: least_control_gated needs the slope of every unit, which a torch module does not tell; "
+                "allowed: least_control, recurrent_backprop"
+            )
         drive = task.system.drive(batch.x)
         free = task.free(drive, exact=self.needs_free or task.settings.thorough)
         controlled = task.controlled(drive, batch.target, free, batch.x)
@@ -54,7 +60,7 @@ class LeastControl(LearningRule):
             task, controlled.converged & free.converged if self.needs_free else controlled.converged
         )
         fields, y = controlled.fields, task.outputs(free.fields.phi)
-        phi, psi, gated = fields.phi, fields.psi, self.gated
+        phi, psi, gated = fields.phi, fields.credit, self.gated
         if self.weighting == "error":
             psi = psi * error_weights(task.loss.gradient(y, batch.target), fields.u)
         if self.presynaptic == "free":

@@ -357,7 +357,7 @@ def whole(
         gathered = group.gather(stacked, count)
         if gathered is not None:
             parts = gathered.split([len(part) for f in both for part in (f.phi, f.psi, f.u)])
-            fields = [Fields(*parts[:3]), Fields(*parts[3:])]
+            fields = [Fields(parts[0], parts[1], parts[2]), Fields(parts[3], parts[4], parts[5])]
     loss, cost, counted, *rest = rows
     free = _solution(outcome.free, fields[0], rest[:5], empty)
     credit = _solution(outcome.credit, fields[1], rest[5:], empty)

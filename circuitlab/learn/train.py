@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from circuitlab.compile.compiled import CompiledCircuit
 from circuitlab.control.lateral_inhibition import LateralInhibition
 from circuitlab.learn.base import Batch, LearningRule, Outcome, Task
 from circuitlab.learn.constrain import Bounds, SpectralBound
 from circuitlab.learn.evaluate import Evaluation, Split, control_cost, count_right, evaluate
 from circuitlab.learn.feedback.base import FeedbackLearning, joined, parted
+from circuitlab.learn.learnable import Learnable
 from circuitlab.learn.mismatch import mean_mismatch
 from circuitlab.learn.parallel import ALONE, Group, SharedMinibatch, whole
 from circuitlab.learn.penalty import JacobianPenalty
@@ -94,7 +94,7 @@ class Trainer:
     """Learns a circuit by a rule.
 
     Args:
-        compiled: the circuit, whose plastic parameters learn.
+        compiled: the circuit or torch model, whose plastic parameters learn.
         task, rule: how equilibria are found, and what is learned from them.
         splits: `train`, and where there are any `validation` and `test`.
         schedule: how long to learn.
@@ -110,7 +110,7 @@ class Trainer:
 
     def __init__(
         self,
-        compiled: CompiledCircuit,
+        compiled: Learnable,
         task: Task,
         rule: LearningRule,
         splits: dict[str, Split],
@@ -327,7 +327,7 @@ class Trainer:
         at = {**vars(self.at), "sums": dict(vars(self.at.sums))}
         return {
             "progress": at,
-            "parameters": {name: _array(value) for name, value in self.compiled.parameters_by_name().items()},
+            "parameters": {name: _array(value) for name, value in self.compiled.state_by_name().items()},
             "optimizer": _plain(self.optimizer.state_dict()),
             "scheduler": _plain(self.scheduler.state_dict()) if self.scheduler is not None else {},
             "bound": _plain(self.bound.state()) if self.bound else {},
@@ -344,7 +344,7 @@ class Trainer:
         """Go on from `state()`."""
         progress = dict(state["progress"])
         self.at = Progress(**{**progress, "sums": Sums(**progress["sums"])})
-        for name, parameter in self.compiled.parameters_by_name().items():
+        for name, parameter in self.compiled.state_by_name().items():
             parameter.copy_(torch.as_tensor(state["parameters"][name]))
         self.optimizer.load_state_dict(_tensors(state["optimizer"]))
         if self.scheduler is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,12 +92,14 @@ class RunWriter:
         circuit: Circuit,
         circuit_yaml: str,
         experiment_yaml: str,
+        code: Mapping[str, tuple[str, dict[str, str]]] | None = None,
         attributes: dict[str, Any] | None = None,
         overwrite: bool = False,
     ) -> RunWriter:
         """Starts a run file that holds the specification, nodes, edges, and the status `running`.
 
         Args:
+            code: texts of the user's Python files by their name below `/spec`, and their attributes.
             attributes: of the root: command, device, seed, git_commit; time, versions and platform are
                 filled in.
         Raises:
@@ -121,6 +123,9 @@ class RunWriter:
                             "units": "none",
                             "description": f"the {name} file with every default written out, as YAML",
                         }
+                        store(file, f"spec/{name}", np.array(text, dtype=object), described)
+                    for name, (text, about) in (code or {}).items():
+                        described = {"units": "none", "description": "a Python file of the user", **about}
                         store(file, f"spec/{name}", np.array(text, dtype=object), described)
                     write_structure(file, circuit)
                 writer._spilled = True

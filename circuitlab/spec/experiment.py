@@ -27,7 +27,8 @@ from circuitlab.spec.source import Source, read
 
 
 def _loss_kind(value: Any) -> str:
-    single = not isinstance(value, dict) or not value or bool({"name", "soft_targets"} & set(value))
+    keys = {"name", "soft_targets", "file", "function"}
+    single = not isinstance(value, dict) or not value or bool(keys & set(value))
     return "@one" if single else "@each"
 
 

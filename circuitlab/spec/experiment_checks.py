@@ -15,12 +15,14 @@ from circuitlab.spec.learn_checks import check_settled, cycle
 from circuitlab.spec.probes import ProbeSpec
 from circuitlab.spec.solve_checks import check_preconditioner
 from circuitlab.spec.source import Source
+from circuitlab.spec.users_code import function_problem
 
 if TYPE_CHECKING:
     from circuitlab.spec.circuit import CircuitSpec
     from circuitlab.spec.experiment import ExperimentSpec
 
 FLOAT32_LIMIT = 2e-7
+FUNCTION = "write {name: function, file: my_losses.py, function: huber}"
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 
 
@@ -43,6 +45,11 @@ def check_experiment(
             problem = file_problem(folder, file, allow_outside)
             if problem:
                 source.report(path, problem)
+        for path, file, function in _functions(rest):
+            if file_problem(folder, file, allow_outside) is None:
+                problem = function_problem(folder / file, file, function)
+                if problem:
+                    source.report((*path, "function"), problem)
     for name, raw in record.items() if isinstance(record, dict) else ():
         if not NAME.fullmatch(name):
             message = f"'{name}' is not a name; allowed: letters, digits, _ and -, a letter or _ first"
@@ -52,6 +59,8 @@ def check_experiment(
 
 
 def _files(data: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str]]:
+    for path, file, _ in _functions(data):
+        yield (*path, "file"), file
     sections: dict[str, Any] = {key: data.get(key) for key in ("data", "control")}
     for section, keys in (("data", ("train", "test")), ("control", ("file",))):
         if isinstance(sections[section], dict):
@@ -61,6 +70,15 @@ def _files(data: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str]]:
     feedback = sections["control"].get("feedback") if isinstance(sections["control"], dict) else None
     if isinstance(feedback, dict) and isinstance(feedback.get("file"), str):
         yield ("control", "feedback", "file"), feedback["file"]
+
+
+def _functions(data: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str, str]]:
+    """Functions in Python files: the path of the section, the file and the function's name."""
+    loss = data.get("loss")
+    parts = {(): loss, **{(name,): part for name, part in loss.items()}} if isinstance(loss, dict) else {}
+    for place, part in parts.items():
+        if isinstance(part, dict) and all(isinstance(part.get(key), str) for key in ("file", "function")):
+            yield ("loss", *place), part["file"], part["function"]
 
 
 def _data(spec: ExperimentSpec, circuit: CircuitSpec | None) -> Iterator[Finding]:
@@ -95,6 +113,11 @@ def _loss(spec: ExperimentSpec, circuit: CircuitSpec | None) -> Iterator[Finding
                 yield ("loss",), f"no loss for the output population '{name}'; every output needs one", ()
     for name, loss in losses.items():
         path = ("loss", name) if name else ("loss",)
+        for key in ("file", "function"):
+            if loss.name == "function" and getattr(loss, key) is None:
+                yield path, f"a loss of your own needs '{key}'; {FUNCTION}", ()
+            elif loss.name != "function" and getattr(loss, key) is not None:
+                yield (*path, key), f"{loss.name} takes no '{key}'; {FUNCTION}", ()
         if loss.name == "squared_error" and loss.soft_targets > 0:
             yield (*path, "soft_targets"), "squared_error takes no soft targets; allowed: 0", ()
         if (

@@ -47,8 +47,12 @@ class LossSpec(Model):
 
     shorthand: ClassVar[str | None] = "name"
 
-    name: Literal["cross_entropy", "squared_error"] = "cross_entropy"
-    """`cross_entropy` of a softmax over the outputs, or half the `squared_error`."""
+    name: Literal["cross_entropy", "squared_error", "function"] = "cross_entropy"
+    """`cross_entropy` of a softmax over the outputs, half the `squared_error`, or a `function` of your own."""
+    file: str | None = None
+    """The Python file with the function (for `function`), relative to the experiment file."""
+    function: str | None = None
+    """Name of the function of one sample, (y [unit], target [unit]) -> a number, in torch (for `function`)."""
     soft_targets: Share = 0.0
     """Share of each one-hot target spread evenly over all classes."""
 

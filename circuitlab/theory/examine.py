@@ -102,7 +102,7 @@ def examine(task: Task, rule: LearningRule, batch: Batch, tell: Tell | None = No
     assert isinstance(system, CircuitSystem)
     drive = system.drive(x)
     free = task.free(drive)
-    controlled = task.controlled(drive, batch.target, free)
+    controlled = task.controlled(drive, batch.target, free, batch.x)
     alpha, used = task.controller.alpha, free.converged & controlled.converged
     optimum = references.optimal_control(task, batch, free, alpha)
     zero = None
@@ -225,7 +225,7 @@ def _stability(task: Task, batch: Batch, drive: Tensor, free: Solution, controll
     found = np.full(drive.shape[1], np.nan)
     if drive.dtype != torch.float64:
         return found
-    equations = task.pathway.equations(task.under_control(drive, batch.target, free))
+    equations = task.pathway.equations(task.under_control(drive, batch.target, free, batch.x))
     state = controlled.state
     possible = torch.nonzero(controlled.converged & (controlled.kinks == 0)).squeeze(1).tolist()
     for sample in possible[: STABILITY if len(state) <= DENSE_ROWS else STABILITY_LARGE]:

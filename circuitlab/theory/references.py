@@ -84,7 +84,7 @@ def optimal_problem(task: Task, batch: Batch, free: Solution, alpha: float) -> C
     Args:
         alpha: leak of the output controller.
     """
-    held = task.under_control(task.system.drive(batch.x), batch.target, free)
+    held = task.under_control(task.system.drive(batch.x), batch.target, free, batch.x)
     # the time constant of the controller moves no equilibrium
     return replace(held, controller=leaky_integral(alpha, 100.0), phi=free.fields.phi)
 

