@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 
 from circuitlab.compile.kernels import Kernel, compile_kernel
+from circuitlab.control.augmented_energy import AugmentedEnergy
 from circuitlab.control.base import Controlled, Pathway
 from circuitlab.dynamics.circuit import CircuitPoint, CircuitSystem
-from circuitlab.dynamics.equations import SMALLEST_SOMA, TINY, Discrepancy, Energy, Equations, Fields
+from circuitlab.dynamics.equations import SMALLEST_SOMA, TINY, Energy, Equations, Fields
 from circuitlab.dynamics.foresight import DEAREST, price, respond, steps
 from circuitlab.dynamics.preconditioned import (
     WHOLE,
@@ -324,32 +325,6 @@ class InversionEquations(Equations):
         image = torch.empty_like(state)
         InversionEquations(self.feedback, self.batch).sweep(state, image)
         return torch.where(on.any(0), image, state)
-
-
-class AugmentedEnergy(Energy):
-    """E = 1/2 |f(phi)|^2 + L / alpha, stationary at the controlled equilibria of tied feedback  [section 2.4]."""
-
-    def __init__(self, batch: Controlled, system: CircuitSystem) -> None:
-        self.batch, self.discrepancy = batch, Discrepancy(system, batch.drive)
-
-    def _y(self, phi: Tensor) -> Tensor:
-        return phi[self.batch.system.output]
-
-    def value(self, phi: Tensor) -> Tensor:
-        loss = self.batch.loss.value(self._y(phi), self.batch.target)
-        return self.discrepancy.value(phi) + loss / self.batch.controller.alpha
-
-    def derivatives(self, phi: Tensor) -> tuple[Tensor, Tensor]:
-        gradient, hessian = self.discrepancy.derivatives(phi)
-        output, alpha = self.batch.system.output, self.batch.controller.alpha
-        gradient[output] += self.batch.loss.gradient(self._y(phi), self.batch.target).squeeze(1) / alpha
-        hessian[output, output] += self.batch.loss.hessian(self._y(phi))[0] / alpha
-        return gradient, hessian
-
-    def state(self, phi: Tensor) -> Tensor:
-        psi = phi - self.batch.system.linearise(phi, self.batch.drive).prediction
-        u = -self.batch.loss.gradient(self._y(phi), self.batch.target) / self.batch.controller.alpha
-        return torch.cat([phi, psi, u])
 
 
 def feedback(name: str, system: CircuitSystem, seed: int, options: Mapping[str, float]) -> Feedback:

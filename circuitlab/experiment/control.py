@@ -5,6 +5,7 @@ from __future__ import annotations
 from circuitlab.control import output
 from circuitlab.control.base import Pathway
 from circuitlab.control.dynamic_inversion import DynamicInversion, feedback
+from circuitlab.control.energy_based import EnergyBased
 from circuitlab.control.linear_feedback import LinearFeedback
 from circuitlab.control.output import OutputController
 from circuitlab.data.arrays import read_arrays
@@ -21,6 +22,8 @@ def pathway(spec: ExperimentSpec, system: CircuitSystem) -> Pathway:
     options = {"scale": control.scale} if control.feedback == "random" else {}
     if control.pathway == "dynamic_inversion":
         return DynamicInversion(feedback(control.feedback, system, spec.seed, options))
+    if control.pathway == "energy_based":
+        return EnergyBased(feedback(control.feedback, system, spec.seed, options))
     if control.pathway == "linear_feedback":
         if control.file is not None:
             path = spec.folder / control.file
