@@ -36,8 +36,9 @@ class AugmentedEnergy(Energy):
 
     def __init__(self, batch: Controlled, system: CircuitSystem, control: bool = True) -> None:
         self.batch, self.system, self.control = batch, system, control
-        self.discrepancy = Discrepancy(system, batch.drive)
         self.apart = outputs_apart(system)
+        self.discrepancy = Discrepancy(system, batch.drive, system.output.start if self.apart else None)
+        self.curved_products = self.discrepancy.curved_products
         self.newton = batch.controller.alpha != 0
         self.held = torch.zeros_like(batch.target)
 
@@ -77,6 +78,9 @@ class AugmentedEnergy(Energy):
             gradient[output] -= u
         state = torch.cat([phi, psi, u] if self.control else [phi, u])
         return Slope(value, gradient, jump, batch.control_scale(phi, psi), state)
+
+    def precondition(self, phi: Tensor, gradient: Tensor) -> Tensor:
+        return self.discrepancy.precondition(phi, gradient)
 
     def state(self, phi: Tensor) -> Tensor:
         u = -self.batch.loss.gradient(self._y(phi), self.batch.target) / self.batch.controller.alpha

@@ -13,6 +13,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from circuitlab.dynamics.cascade import Cascade
 from circuitlab.dynamics.circuit import CircuitSystem
 from circuitlab.dynamics.preconditioned import (
     WHOLE,
@@ -196,9 +197,11 @@ class Energy(ABC):
 
     Attributes:
         newton: whether it has the dense derivatives that Newton's method takes.
+        curved_products: products with W per sample that `precondition` takes; with none it changes nothing.
     """
 
     newton: bool = True
+    curved_products: float = 0.0
 
     @abstractmethod
     def value(self, phi: Tensor) -> Tensor:
@@ -211,6 +214,10 @@ class Energy(ABC):
     @abstractmethod
     def evaluate(self, phi: Tensor) -> Slope:
         """Value and gradient of every sample at phi, [unit, sample], at the price of two products with W."""
+
+    def precondition(self, phi: Tensor, gradient: Tensor) -> Tensor:
+        """A guess of the inverse curvature at phi times a gradient, both [unit, sample]; symmetric and positive."""
+        return gradient.clone()
 
     @abstractmethod
     def state(self, phi: Tensor) -> Tensor:
@@ -286,10 +293,19 @@ class FreeEquations(Equations):
 
 
 class Discrepancy(Energy):
-    """E = 1/2 |f(phi)|^2, zero exactly at free equilibria [eq. 9]."""
+    """E = 1/2 |f(phi)|^2, zero exactly at free equilibria [eq. 9].
 
-    def __init__(self, system: CircuitSystem, drive: Tensor) -> None:
+    Args:
+        units: those that its preconditioner joins, from the first one on; all where None.
+    """
+
+    def __init__(self, system: CircuitSystem, drive: Tensor, units: int | None = None) -> None:
         self.system, self.drive = system, drive
+        self.cascade = Cascade(system, system.size if units is None else units)
+        self.curved_products = 2 * self.cascade.share
+
+    def precondition(self, phi: Tensor, gradient: Tensor) -> Tensor:
+        return self.cascade.solve(phi, gradient)
 
     def value(self, phi: Tensor) -> Tensor:
         return 0.5 * (phi - self.system.linearise(phi, self.drive).prediction).square().sum(0)

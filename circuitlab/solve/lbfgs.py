@@ -62,13 +62,12 @@ class Lbfgs(Solver):
 class Minimisation(Iteration):
     """The descent at work."""
 
-    products = 2.0
-
     def __init__(
         self, equations: Equations, energy: Energy, state: Tensor, depth: int, damping: float
     ) -> None:
         super().__init__(equations, state, 1)
         self.energy, self.rows, self.depth = energy, equations.blocks["soma"], depth
+        self.products = 2 + energy.curved_products
         samples = state.shape[1]
         self.steps, self.changes = (state.new_zeros(depth, self.rows.stop, samples) for _ in range(2))
         self.curvature = state.new_zeros(depth, samples)
@@ -173,7 +172,9 @@ class Minimisation(Iteration):
             share = self.curvature[place] * (self.steps[place] * direction).sum(0)
             direction -= share * self.changes[place]
             shares.append(share)
-        direction *= self.gamma
+        direction = self.energy.precondition(self.at, direction)
+        if self.energy.curved_products == 0:
+            direction *= self.gamma
         for place, share in zip(newest[::-1], shares[::-1], strict=True):
             other = self.curvature[place] * (self.changes[place] * direction).sum(0)
             direction += (share - other) * self.steps[place]
