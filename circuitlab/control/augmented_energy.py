@@ -23,9 +23,9 @@ def outputs_apart(system: CircuitSystem) -> bool:
 class AugmentedEnergy(Energy):
     """The energy of one batch under tied feedback, every unit controlled.
 
-    Where no output projects on, `evaluate` eliminates the outputs: with z what reaches them without control, E is least
-    over y at y = z + u with alpha u = -dL/dy, whatever the other potentials are. So a strong control makes E no stiffer,
-    and alpha may be zero.
+    Where no output projects on, `evaluate` eliminates the outputs: with z what reaches them without control, E is
+    least over y at y = z + u with alpha u = -dL/dy, whatever the other potentials are. So a strong control makes E no
+    stiffer, and alpha may be zero.
 
     Args:
         batch: what is controlled; alpha may be zero only where the outputs stand apart, and then the energy has a value

@@ -61,7 +61,7 @@ class EnergyEquations(Equations):
         self.floors = batch.drive.new_zeros((1, batch.drive.shape[1]), dtype=torch.float64)
         tau, tau_u = batch.system.tau, batch.controller.tau_ms
         self.time_constants = torch.cat([tau, torch.full_like(tau[:1], tau_u).expand(k, 1)])
-        self.descends = self.energy() is not None
+        self.descends = self._system() is not None
         self._known: tuple[Tensor, int, Tensor] | None = None
 
     def start(self) -> Tensor:
@@ -132,13 +132,16 @@ class EnergyEquations(Equations):
         phi, u = self._parts(state)
         return Fields(phi, self._control(state), u)
 
-    def energy(self) -> Energy | None:
+    def _system(self) -> CircuitSystem | None:
+        """The batch's system where its equilibria have an energy."""
         system = self.batch.system
         if not isinstance(system, CircuitSystem) or type(self.feedback) is not Feedback:
             return None
-        if self.batch.controller.alpha == 0 and not outputs_apart(system):
-            return None
-        return AugmentedEnergy(self.batch, system, control=False)
+        return system if self.batch.controller.alpha != 0 or outputs_apart(system) else None
+
+    def energy(self) -> Energy | None:
+        system = self._system()
+        return None if system is None else AugmentedEnergy(self.batch, system, control=False)
 
     def close_algebraic(self, state: Tensor) -> Tensor:
         if self.batch.controller.tau_ms == 0:

@@ -1,7 +1,7 @@
 """What the acyclic part of a circuit does to a small change, and its inverse, population by population.
 
-With P = W diag(sigma'(phi)) of the projections that come from upstream (from a population that is swept earlier, and is in
-no recurrent group with the target), (I - P)^-1 is one pass forward and (I - P)^-T one pass backward. So
+With P = W diag(sigma'(phi)) of the projections that come from upstream (from a population that is swept earlier, and is
+in no recurrent group with the target), (I - P)^-1 is one pass forward and (I - P)^-T one pass backward. So
 
     (I - P)^-1 (I - P)^-T
 

@@ -55,8 +55,8 @@ class Equations(ABC):
         extra: products per sample spent once, before the first sweep (a preconditioner's build).
         direct: whether one sweep from anywhere is exact.
         passes: what a sweep goes by and its buffers, made by the first one.
-        sizes: squared norms that the residuals of mixed blocks are measured against where these are not the blocks' own,
-            [block, sample], float64; a sweep brings it up to date.
+        sizes: squared norms that the residuals of mixed blocks are measured against where these are not the blocks'
+            own, [block, sample], float64; a sweep brings it up to date.
         descends: whether `auto` descends the energy, where there is one, before it tries sweeps.
         time_constants: of every row, in ms, [row, 1]; zero where a row is algebraic.
         preconditioner: that the sweeps go by, or None.

@@ -27,8 +27,8 @@ from circuitlab.experiment.control import feedback_rule
 from circuitlab.experiment.recording import Recording
 from circuitlab.experiment.settled import bounds, schedules
 from circuitlab.graph.streams import stream
-from circuitlab.learn.evaluate import Split
 from circuitlab.learn.base import LearningRule
+from circuitlab.learn.evaluate import Split
 from circuitlab.learn.feedback.base import FeedbackLearning, FeedbackRule
 from circuitlab.learn.optimizer import make_optimizer, make_scheduler
 from circuitlab.learn.parallel import ALONE, Group

@@ -81,7 +81,7 @@ class EquilibriumPropagation(LearningRule):
       descends where W is symmetric; the nudge is added to f at the outputs, which are linear. -dE/dw = r_i r_j for the
       weight w of both synapses between i and j, and the credit is (r_beta - r_-beta) / (2 beta).
 
-    In the outcome, psi is this credit, at the free equilibrium: what the second phase of recurrent backpropagation finds.
+    In the outcome, psi is this credit, at the free equilibrium: as from the second phase of recurrent backpropagation.
 
     Args:
         beta: strength of the nudge, in (0, 1): at 1 the loss could push the outputs away without bound.
@@ -95,7 +95,9 @@ class EquilibriumPropagation(LearningRule):
 
     def __init__(self, beta: float = 0.01, energy: str = "discrepancy") -> None:
         if not 0 < beta < 1:
-            raise CircuitError(f"learn.beta: equilibrium_propagation has a beta between 0 and 1, not {beta:g}")
+            raise CircuitError(
+                f"learn.beta: equilibrium_propagation has a beta between 0 and 1, not {beta:g}"
+            )
         if energy not in ("discrepancy", "hopfield"):
             raise CircuitError(f"learn.energy: no energy '{energy}'; allowed: discrepancy, hopfield")
         self.beta, self.energy = beta, energy

@@ -79,7 +79,8 @@ class Minimisation(Iteration):
         self.now: Slope
         self.phi = state[self.rows]
         self.at: Tensor | None = None
-        self.direction = self.gradient = self.jump = self.value = self.slope = self.side = state.new_empty(0)
+        self.jump: Tensor | None = None
+        self.direction = self.gradient = self.value = self.slope = self.side = state.new_empty(0)
 
     @property
     def floors(self) -> Tensor:
@@ -153,7 +154,7 @@ class Minimisation(Iteration):
         torch.where(accepted, phi, self.at, out=self.at)
         self.value = torch.where(accepted, now.value, self.value)
         self.gradient = torch.where(accepted, now.gradient, self.gradient)
-        if now.jump is not None:
+        if now.jump is not None and self.jump is not None:
             self.jump = torch.where(accepted, now.jump, self.jump)
         lost = self.tries >= TRIES
         if bool(lost.any()):

@@ -19,7 +19,7 @@ HOPFIELD = "hopfield"
 
 
 def check_nudged(spec: ExperimentSpec, circuit: CircuitSpec | None) -> Iterator[Finding]:
-    """Findings on `learn.beta`, `learn.energy` and the controller beside them, and on circuits of energy-based control."""
+    """Findings on `learn.beta`, `learn.energy` and the controller, and on circuits of energy-based control."""
     learn, control = spec.learn, spec.control
     for key, value, rules in (
         ("beta", learn.beta, tuple(NUDGED_RULES)),
@@ -61,15 +61,15 @@ def check_descent(spec: ExperimentSpec, circuit: CircuitSpec | None) -> Iterator
     elif circuit is not None:
         for name, population in circuit.populations.items():
             if population.type != "input" and not population.controlled:
-                yield _refused(f"equilibria with a population that is not controlled ('{name}') have no energy")
+                yield _refused(
+                    f"equilibria with a population that is not controlled ('{name}') have no energy"
+                )
                 return
         if control.controller.type != "integral":
             return
         for name, projection in circuit.projections.items():
             if projection.carries == "rate" and projection.source in circuit.outputs:
-                yield _refused(
-                    f"outputs that project on ('{name}') are held at their target by sweeps alone"
-                )
+                yield _refused(f"outputs that project on ('{name}') are held at their target by sweeps alone")
                 return
 
 
