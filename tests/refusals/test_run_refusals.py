@@ -183,17 +183,14 @@ CASES = {
         "dense, csr"
     ),
     f"{EQ} --set solve.method=levenberg --set control.feedback=random": (
-        "--set solve.method: levenberg descends an energy, which needs dynamic_inversion with tied feedback, "
-        "alpha > 0, every unit controlled, and at most 1024 units; allowed here: auto, anderson"
+        "--set solve.method: levenberg descends an energy, which needs dynamic_inversion or energy_based with tied "
+        "feedback, alpha > 0, every unit controlled, and at most 1024 units; allowed here: auto, anderson"
     ),
     f"{EQ} --control linear_feedback --set control.file=q.npz": (
         "q.npz: h must hold finite numbers of shape (3, 4), not (3, 3)"
     ),
     f"{EQ} --control linear_feedback --set control.file=q_missing.npz": (
         "q_missing.npz: z is no non-input population; allowed: h, y"
-    ),
-    f"{EQ} --control energy_based": (
-        "--set control.pathway: 'energy_based' is not built yet; allowed: dynamic_inversion, linear_feedback"
     ),
     # inputs and targets
     EQ.replace("x.npy", "nan.npy"): "nan.npy: sample 3, unit 5 is nan; every value must be finite",

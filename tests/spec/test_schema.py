@@ -77,7 +77,7 @@ def test_what_can_be_read_is_accepted(kind: str, text: str) -> None:
         ("experiment", "data: digits", "data: digits\nlearn: {epochs: 0}"),
         ("experiment", "data: digits", "data: digits\nlearn: {snapshots_every: 3}"),
         ("experiment", "data: digits", "data: digits\nrecord: {r: {population: h}}"),
-        ("experiment", "data: digits", "data: digits\ncontrol: energy_based"),
+        ("experiment", "data: digits", "data: digits\ncontrol: energetic"),
         ("experiment", "data: digits", "data: digits\ncontrol: {controller: {alpha: {from: 1}}}"),
         ("experiment", "data: digits", "data: digits\nlearn: {constrain: {largest_singular_value: never}}"),
         ("experiment", "data: digits", "data: digits\nsolve: {check_energy: {every: 50}}"),
