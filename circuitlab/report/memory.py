@@ -47,8 +47,8 @@ HELD_GATHERED = 2 * COMPRESS_AT - (1 - COMPRESS_AT) * SWEEP
 DESCENT_STATES = 3.0
 """What a descent of the energy holds in states of the equations (start, present and best state),"""
 DESCENT = 4.0 * DEPTH + 5.0 + 9.0
-"""and in [unit, sample]: steps and changes of the gradient (two for each that `solve.memory` counts); where it stands and
-goes, two gradients and the direction; and what evaluating the energy takes for a while."""
+"""and in [unit, sample]: steps and changes of the gradient (two for each that `solve.memory` counts); where it stands
+and goes, two gradients and the direction; and what evaluating the energy takes for a while."""
 HELD_CONTRAST = 3.0
 """Further, in [unit, sample], where the credit lies between two equilibria: the first one of them."""
 BUILDING_BYTES = 10

@@ -166,7 +166,9 @@ def test_other_feedback_solves_the_equations_of_dynamic_inversion_with_it(kind: 
             )
 
 
-def equations(make: Callable[[], Circuit], controller: OutputController) -> tuple[Task, Batch, EnergyEquations]:
+def equations(
+    make: Callable[[], Circuit], controller: OutputController
+) -> tuple[Task, Batch, EnergyEquations]:
     t = task(make(), controller=controller, pathway=energy_based)
     b = soft(batch(t), t)
     drive = t.system.drive(b.x)
@@ -232,5 +234,7 @@ def test_a_population_without_control_is_refused() -> None:
     small = random_circuit(0)
     pops = [replace(p, controlled=p.type != "interneuron") for p in small.populations.values()]
     t = task(circuit(pops, list(small.projections.values())), pathway=energy_based)
-    with pytest.raises(CircuitError, match=r"energy_based gives every unit the control .* `controlled: false`"):
+    with pytest.raises(
+        CircuitError, match=r"energy_based gives every unit the control .* `controlled: false`"
+    ):
         LeastControl().outcome(t, batch(t))

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from circuitlab.control.energy_based import EnergyBased
 from circuitlab.control.dynamic_inversion import Feedback
+from circuitlab.control.energy_based import EnergyBased
 from circuitlab.control.output import OutputController, integral, proportional
 from circuitlab.errors import CircuitError
 from circuitlab.graph.circuit import Circuit
@@ -135,7 +135,9 @@ def test_clamped_predictive_coding_is_least_control(make: Callable[[], Circuit],
     assert bool(found.used.all())
     assert bool(least.used.all())
     for name in ("phi", "psi", "u"):
-        assert torch.allclose(getattr(found.credit.fields, name), getattr(least.credit.fields, name), atol=1e-6)
+        assert torch.allclose(
+            getattr(found.credit.fields, name), getattr(least.credit.fields, name), atol=1e-6
+        )
     for name, update in least.updates.items():
         assert torch.allclose(found.updates[name], update, rtol=0, atol=1e-6)
     assert torch.allclose(found.control_cost, least.control_cost, atol=1e-6)
@@ -290,7 +292,9 @@ def test_what_the_rules_say_of_themselves() -> None:
     assert isinstance(hopfield, EquilibriumPropagation)
     assert (hopfield.beta, hopfield.energy) == (0.2, "hopfield")
     for beta in (0.0, 1.0, -0.1):
-        with pytest.raises(CircuitError, match=r"learn\.beta: equilibrium_propagation has a beta between 0 and 1"):
+        with pytest.raises(
+            CircuitError, match=r"learn\.beta: equilibrium_propagation has a beta between 0 and 1"
+        ):
             EquilibriumPropagation(beta)
     with pytest.raises(CircuitError, match=r"learn\.beta: predictive_coding has a beta above 0"):
         PredictiveCoding(0.0)

@@ -30,7 +30,11 @@ def problem(
     small: Circuit, controller: OutputController, samples: int = 4, loss: str = "cross_entropy"
 ) -> tuple[Task, Batch, Equations]:
     t = task(
-        small, losses=(loss,), controller=controller, pathway=lambda s: EnergyBased(Feedback()), tolerance=1e-10
+        small,
+        losses=(loss,),
+        controller=controller,
+        pathway=lambda s: EnergyBased(Feedback()),
+        tolerance=1e-10,
     )
     b = batch(t, samples)
     drive = t.system.drive(b.x)
@@ -70,7 +74,7 @@ def test_it_finds_the_minimum_that_scipy_finds(small: Circuit) -> None:
 @pytest.mark.parametrize("controller", [leaky_integral(0.05, 1.0), integral(1.0)], ids=["leak", "clamped"])
 def test_no_accepted_step_raises_the_energy(controller: OutputController) -> None:
     """A strongly recurrent circuit from a far start: the energy of every sample falls from step to step."""
-    t, b, equations = problem(random_circuit(1, gain=2.0), controller, 16, "squared_error")
+    *_, equations = problem(random_circuit(1, gain=2.0), controller, 16, "squared_error")
     torch.manual_seed(0)
     state = 3 * torch.randn_like(equations.start())
     run = Lbfgs(1e-9, 200).begin(equations, state)
@@ -86,7 +90,7 @@ def test_no_accepted_step_raises_the_energy(controller: OutputController) -> Non
 
 def test_samples_do_not_disturb_each_other() -> None:
     """Each sample's way is its own, whoever else is in the batch and whoever has left it."""
-    t, b, equations = problem(random_circuit(0, activation="relu"), leaky_integral(0.1, 1.0), 12)
+    *_, equations = problem(random_circuit(0, activation="relu"), leaky_integral(0.1, 1.0), 12)
     whole = solve(equations, Lbfgs(1e-9, 500))
     for i in (0, 5, 11):
         alone = solve(equations.select(torch.tensor([i])), Lbfgs(1e-9, 500))
@@ -113,13 +117,17 @@ def kinked(weight: float, bias: float) -> Circuit:
     ("bias", "target", "phi"),
     [
         (0.3, -2.0, 0.0),  # pushed down to the kink, and held there: psi = -bias
-        (0.3, 0.2, (0.3 + 0.2 / 1.5) / (1 + 1 / 1.5)),  # stays above: phi - bias + (phi - target) / (1 + alpha) = 0
+        (
+            0.3,
+            0.2,
+            (0.3 + 0.2 / 1.5) / (1 + 1 / 1.5),
+        ),  # stays above: phi - bias + (phi - target) / (1 + alpha) = 0
         (-0.3, -1.0, -0.3),  # stays silent, where nothing reaches the output
     ],
 )
 def test_one_neuron_at_its_kink_by_hand(bias: float, target: float, phi: float) -> None:
     """E(phi) = 1/2 (phi - bias)^2 + (relu(phi) - target)^2 / (2 (1 + alpha)), outputs eliminated, alpha 0.5."""
-    t, b, equations = problem(kinked(1.0, bias), leaky_integral(0.5, 1.0), 1, "squared_error")
+    _, b, equations = problem(kinked(1.0, bias), leaky_integral(0.5, 1.0), 1, "squared_error")
     b.target[:] = target
     found = solve(equations, Lbfgs(1e-10, 100))
     assert bool(found.converged.all())
@@ -154,13 +162,13 @@ def test_the_curvature_of_layers_is_guessed_exactly() -> None:
 def test_products_are_those_that_are_taken() -> None:
     """Two for each evaluation, two more of the upstream projections for each direction, two to judge, one for psi."""
     for small in (forward(), dense(20)):
-        t, b, equations = problem(small, leaky_integral(1.0, 1.0))
+        t, _, equations = problem(small, leaky_integral(1.0, 1.0))
         taken = dict.fromkeys(small.projections, 0)
         for link in t.system.compiled.recurrent:  # type: ignore[attr-defined]
             for name in ("add_product", "add_transposed"):
                 real = getattr(link.kernel, name)
 
-                def counted(*args, real=real, link=link):
+                def counted(*args, real=real, link=link, taken=taken):
                     taken[link.projection.name] += args[0].shape[1]
                     real(*args)
 
@@ -172,7 +180,7 @@ def test_products_are_those_that_are_taken() -> None:
 
 
 def test_who_leaves_takes_nothing_along() -> None:
-    t, b, equations = problem(random_circuit(0, activation="relu"), leaky_integral(0.5, 1.0), 5)
+    *_, equations = problem(random_circuit(0, activation="relu"), leaky_integral(0.5, 1.0), 5)
     run = Lbfgs(1e-9, 50).begin(equations, equations.start())
     assert isinstance(run, Minimisation)
     everything = torch.ones(5, dtype=torch.bool)
@@ -192,7 +200,7 @@ def test_who_leaves_takes_nothing_along() -> None:
 
 def test_a_state_that_is_not_finite_is_stepped_back_from() -> None:
     """A first step a million times too long: the search shortens it until the energy falls."""
-    t, b, equations = problem(dense(20, 0.9), leaky_integral(1.0, 1.0))
+    *_, equations = problem(dense(20, 0.9), leaky_integral(1.0, 1.0))
     usual = solve(equations, Lbfgs(1e-9, 500))
     found = solve(equations, replace(Lbfgs(1e-9, 500), damping=1e6))
     assert bool(found.converged.all())
