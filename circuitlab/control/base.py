@@ -54,11 +54,19 @@ class Controlled:
         y, digits = phi[self.system.output], digits_kept(phi.dtype)
         soma = torch.linalg.vector_norm(phi, dim=0).clamp(min=SMALLEST_SOMA)
         error = self.loss.rounding(y, self.target) / digits
-        strength = self.controller.alpha or 1.0
+        strength = abs(self.controller.alpha) or 1.0
         scales = [soma, torch.maximum(strength * torch.linalg.vector_norm(u, dim=0), error.clamp(min=TINY))]
         if psi is not None:
             scales.insert(1, torch.maximum(torch.linalg.vector_norm(psi, dim=0), self.smallest_control(y)))
         return torch.stack(scales)
+
+    def control_scale(self, phi: Tensor, psi: Tensor) -> Tensor:
+        """Norm that the balance of the control psi = phi - prediction is measured against, [sample]: its own, where the
+        rounding of potentials and of y leaves it any digits."""
+        y, digits = phi[self.system.output], digits_kept(phi.dtype)
+        rounding = torch.finfo(phi.dtype).eps * torch.linalg.vector_norm(phi, dim=0)
+        floor = torch.maximum(rounding / digits, self.smallest_control(y))
+        return torch.maximum(torch.linalg.vector_norm(psi, dim=0), floor)
 
     def smallest_control(self, y: Tensor, work: Tensor | None = None) -> Tensor:
         """Norm below which the digits of a control mean nothing beside the rounding of y, [sample].

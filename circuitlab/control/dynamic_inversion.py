@@ -13,6 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from circuitlab.control.augmented_energy import AugmentedEnergy
 from circuitlab.control.base import Controlled
 from circuitlab.control.decoder import DecoderEquations
 from circuitlab.control.feedback import (
@@ -25,7 +26,7 @@ from circuitlab.control.feedback import (
     feedback,
 )
 from circuitlab.dynamics.circuit import CircuitPoint, CircuitSystem
-from circuitlab.dynamics.equations import SMALLEST_SOMA, TINY, Discrepancy, Energy, Equations, Fields
+from circuitlab.dynamics.equations import SMALLEST_SOMA, TINY, Energy, Equations, Fields
 from circuitlab.dynamics.foresight import DEAREST, price, respond, steps
 from circuitlab.dynamics.preconditioned import (
     WHOLE,
@@ -206,9 +207,7 @@ class InversionEquations(Equations):
 
     def _turned(self, point: Point, psi: Tensor) -> Tensor:
         """sigma'(phi) (S psi) - psi, [unit, sample]."""
-        if isinstance(point, CircuitPoint):
-            return point.gate_imbalance(self.arriving(point, psi), psi)
-        return point.transported(psi) - psi
+        return self.feedback.imbalance(point, psi)
 
     def arriving(self, point: CircuitPoint, psi: Tensor) -> Tensor:
         """S psi, [unit, sample]."""
@@ -264,34 +263,9 @@ class InversionEquations(Equations):
         return torch.where(on.any(0), image, state)
 
 
-class AugmentedEnergy(Energy):
-    """E = 1/2 |f(phi)|^2 + L / alpha, stationary at the controlled equilibria of tied feedback  [section 2.4]."""
-
-    def __init__(self, batch: Controlled, system: CircuitSystem) -> None:
-        self.batch, self.discrepancy = batch, Discrepancy(system, batch.drive)
-
-    def _y(self, phi: Tensor) -> Tensor:
-        return phi[self.batch.system.output]
-
-    def value(self, phi: Tensor) -> Tensor:
-        loss = self.batch.loss.value(self._y(phi), self.batch.target)
-        return self.discrepancy.value(phi) + loss / self.batch.controller.alpha
-
-    def derivatives(self, phi: Tensor) -> tuple[Tensor, Tensor]:
-        gradient, hessian = self.discrepancy.derivatives(phi)
-        output, alpha = self.batch.system.output, self.batch.controller.alpha
-        gradient[output] += self.batch.loss.gradient(self._y(phi), self.batch.target).squeeze(1) / alpha
-        hessian[output, output] += self.batch.loss.hessian(self._y(phi), self.batch.target)[0] / alpha
-        return gradient, hessian
-
-    def state(self, phi: Tensor) -> Tensor:
-        psi = phi - self.batch.system.linearise(phi, self.batch.drive).prediction
-        u = -self.batch.loss.gradient(self._y(phi), self.batch.target) / self.batch.controller.alpha
-        return torch.cat([phi, psi, u])
-
-
 __all__ = [
     "ApicalFeedback",
+    "AugmentedEnergy",
     "DynamicInversion",
     "Feedback",
     "InversionEquations",

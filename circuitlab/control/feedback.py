@@ -20,7 +20,7 @@ from circuitlab.control.base import Pathway
 from circuitlab.dynamics.circuit import CircuitPoint, CircuitSystem
 from circuitlab.dynamics.equations import TINY
 from circuitlab.dynamics.sweep import Back, CircuitSweep, JacobiSweep, Route, Sweep
-from circuitlab.dynamics.system import System
+from circuitlab.dynamics.system import Point, System
 from circuitlab.errors import CircuitError
 from circuitlab.graph.streams import stream
 
@@ -41,6 +41,12 @@ class Feedback:
     def raw(self, point: CircuitPoint, psi: Tensor) -> Tensor:
         """S psi, [unit, sample]."""
         return point.feedback_input(psi)
+
+    def imbalance(self, point: Point, psi: Tensor) -> Tensor:
+        """sigma'(phi) (S psi) - psi, [unit, sample]."""
+        if isinstance(point, CircuitPoint):
+            return point.gate_imbalance(self.raw(point, psi), psi)
+        return point.transported(psi) - psi
 
     def weights(self) -> dict[str, Tensor]:
         """Weights of its own, by projection, [edge]."""

@@ -29,6 +29,7 @@ from circuitlab.dynamics.circuit import CircuitPoint, CircuitSystem
 from circuitlab.dynamics.equations import Energy, Equations
 from circuitlab.dynamics.preconditioned import WHOLE, Minibatch
 from circuitlab.dynamics.sweep import CircuitSweep, Cuts, Stage, Sweep, gate
+from circuitlab.dynamics.system import Point
 from circuitlab.errors import CircuitError
 
 
@@ -111,6 +112,10 @@ class LateralEquations(InversionEquations):
         """delta, and the error W sigma(phi) + U x + b - delta of its tracking, each [unit, sample]."""
         delta = self.interneurons.potentials(self._drive(), point.rate)
         return delta, point.prediction - delta
+
+    def _turned(self, point: Point, psi: Tensor) -> Tensor:
+        assert isinstance(point, CircuitPoint)
+        return point.gate_imbalance(self.arriving(point, psi), psi)
 
     def arriving(self, point: CircuitPoint, psi: Tensor) -> Tensor:
         delta, slack = self._slack(point)

@@ -165,6 +165,17 @@ class CircuitPoint(Point):
         parts = [a.bend(self.phi[rows], self.rate[rows]) for rows, a in self.system.activations]
         return torch.cat(parts) * self.feedback_input(psi)
 
+    def slope_of_energy(self, psi: Tensor) -> tuple[Tensor, Tensor | None]:
+        """d(1/2 |f|^2)/dphi = psi - sigma'(phi) (W^T psi) for psi = -f(phi), [unit, sample], and by how much it rises
+        where a neuron passes its kink from below, None where no population has one."""
+        raw = self.feedback_input(psi)
+        jump = torch.zeros_like(raw) if self.system.kinked else None
+        for rows, activation in self.system.kinked:
+            assert activation.kink is not None
+            assert jump is not None
+            jump[rows] = (activation.kink[0] - activation.kink[1]) * raw[rows]
+        return psi - self.slopes() * raw, jump
+
     def gate(self, raw: Tensor) -> Tensor:
         """sigma'(phi) raw for the next control, with neurons on a kink solved exactly, [unit, sample]."""
         out = self.slopes() * raw

@@ -13,6 +13,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from circuitlab.dynamics.cascade import Cascade
 from circuitlab.dynamics.circuit import CircuitSystem
 from circuitlab.dynamics.preconditioned import (
     WHOLE,
@@ -68,6 +69,9 @@ class Equations(ABC):
         extra: products per sample spent once, before the first sweep (a preconditioner's build).
         direct: whether one sweep from anywhere is exact.
         passes: what a sweep goes by and its buffers, made by the first one.
+        sizes: squared norms that the residuals of mixed blocks are measured against where these are not the blocks'
+            own, [block, sample], float64; a sweep brings it up to date.
+        descends: whether `auto` descends the energy, where there is one, before it tries sweeps.
         time_constants: of every row, in ms, [row, 1]; zero where a row is algebraic.
         preconditioner: that the sweeps go by, or None.
     """
@@ -80,6 +84,8 @@ class Equations(ABC):
     extra: float = 0.0
     direct: bool = False
     passes: Sweep | None = None
+    sizes: Tensor | None = None
+    descends: bool = False
     time_constants: Tensor
     preconditioner: Preconditioner | None = None
 
@@ -189,8 +195,37 @@ class Equations(ABC):
         return torch.where(torch.isfinite(scales), norms / scales, torch.inf)
 
 
+@dataclass(frozen=True)
+class Slope:
+    """An energy at one state of a batch.
+
+    Args:
+        value: E, float64 [sample].
+        gradient: dE/dphi, [unit, sample]; from below for a neuron exactly on a kink, zero for eliminated units.
+        jump: by how much it rises where a neuron passes its kink from below, [unit, sample]; None without kinks.
+        scale: norm against which the residual of the equations, or the gradient's own norm, is judged, [sample].
+        state: of the equations, [row, sample]: its potentials are those given, but for eliminated units.
+        residual: of the equations, [sample]; the norm of the gradient (the smaller of both at a kink) where None.
+    """
+
+    value: Tensor
+    gradient: Tensor
+    jump: Tensor | None
+    scale: Tensor
+    state: Tensor
+    residual: Tensor | None = None
+
+
 class Energy(ABC):
-    """An energy E(phi) of one batch."""
+    """An energy E(phi) of one batch.
+
+    Attributes:
+        newton: whether it has the dense derivatives that Newton's method takes.
+        curved_products: products with W per sample that `precondition` takes; with none it changes nothing.
+    """
+
+    newton: bool = True
+    curved_products: float = 0.0
 
     @abstractmethod
     def value(self, phi: Tensor) -> Tensor:
@@ -199,6 +234,14 @@ class Energy(ABC):
     @abstractmethod
     def derivatives(self, phi: Tensor) -> tuple[Tensor, Tensor]:
         """Gradient [unit] and Hessian [unit, unit] of one sample, phi of shape [unit, 1]."""
+
+    @abstractmethod
+    def evaluate(self, phi: Tensor) -> Slope:
+        """Value and gradient of every sample at phi, [unit, sample], at the price of two products with W."""
+
+    def precondition(self, phi: Tensor, gradient: Tensor) -> Tensor:
+        """A guess of the inverse curvature at phi times a gradient, both [unit, sample]; symmetric and positive."""
+        return gradient.clone()
 
     @abstractmethod
     def state(self, phi: Tensor) -> Tensor:
@@ -274,10 +317,19 @@ class FreeEquations(Equations):
 
 
 class Discrepancy(Energy):
-    """E = 1/2 |f(phi)|^2, zero exactly at free equilibria [eq. 9]."""
+    """E = 1/2 |f(phi)|^2, zero exactly at free equilibria [eq. 9].
 
-    def __init__(self, system: CircuitSystem, drive: Tensor) -> None:
+    Args:
+        units: those that its preconditioner joins, from the first one on; all where None.
+    """
+
+    def __init__(self, system: CircuitSystem, drive: Tensor, units: int | None = None) -> None:
         self.system, self.drive = system, drive
+        self.cascade = Cascade(system, system.size if units is None else units)
+        self.curved_products = 2 * self.cascade.share
+
+    def precondition(self, phi: Tensor, gradient: Tensor) -> Tensor:
+        return self.cascade.solve(phi, gradient)
 
     def value(self, phi: Tensor) -> Tensor:
         return 0.5 * (phi - self.system.linearise(phi, self.drive).prediction).square().sum(0)
@@ -290,6 +342,14 @@ class Discrepancy(Energy):
         back = eye - point.transported(eye, controlled_only=False)
         hessian = back @ back.t() - torch.diag(point.curvature(psi).squeeze(1))
         return (back @ psi).squeeze(1), hessian
+
+    def evaluate(self, phi: Tensor) -> Slope:
+        point = self.system.linearise(phi, self.drive)
+        psi = phi - point.prediction
+        gradient, jump = point.slope_of_energy(psi)
+        size = torch.linalg.vector_norm(psi, dim=0, dtype=torch.float64)
+        scale = torch.linalg.vector_norm(phi, dim=0).clamp(min=SMALLEST_SOMA)
+        return Slope(0.5 * size.square(), gradient, jump, scale, phi, size)
 
     def state(self, phi: Tensor) -> Tensor:
         return phi

@@ -218,7 +218,7 @@ class OutputLoss:
         """
         work = _work(y, work)
         parts = [
-            loss.rounding(y[r], target[r], work[:, r]) / (alpha + loss.curvature or 1.0)
+            loss.rounding(y[r], target[r], work[:, r]) / (abs(alpha + loss.curvature) or 1.0)
             for loss, r in self.parts
         ]
         return torch.stack(parts).sum(0)

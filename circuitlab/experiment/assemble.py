@@ -106,11 +106,13 @@ def solver_reason(assembled: Assembled, samples: int) -> str:
         samples: solved together.
     """
     spec, task = assembled.spec, assembled.task
+    rule = RULES[spec.learn.rule]
+    hopfield = spec.learn.rule == "equilibrium_propagation" and spec.learn.energy == "hopfield"
     asked = Asked(
         samples,
         assembled.compiled.dtype,
-        controls=RULES[spec.learn.rule].controls,
-        pathway=spec.control.pathway,
+        controls=rule.controls or rule.contrasts,
+        pathway="the circuit itself" if hopfield else spec.control.pathway,
         feedback=spec.control.feedback,
         leak=task.controller.alpha,
         warm=spec.solve.start in ("class_mean", "last"),

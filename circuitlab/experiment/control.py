@@ -5,6 +5,7 @@ from __future__ import annotations
 from circuitlab.control import output
 from circuitlab.control.base import Pathway
 from circuitlab.control.dynamic_inversion import DynamicInversion
+from circuitlab.control.energy_based import EnergyBased
 from circuitlab.control.feedback import AmongUnits, feedback
 from circuitlab.control.interneurons import Interneurons
 from circuitlab.control.lateral_inhibition import LateralInhibition
@@ -32,6 +33,8 @@ def pathway(spec: ExperimentSpec, system: CircuitSystem) -> Pathway:
         return LateralInhibition(
             system, among, Interneurons(system, control.interneurons == "copied", spec.seed)
         )
+    if control.pathway == "energy_based":
+        return EnergyBased(feedback(control.feedback, system, spec.seed, options))
     if control.pathway == "linear_feedback":
         if control.file is not None:
             path = spec.folder / control.file

@@ -148,7 +148,8 @@ def find_equilibria(spec: ExperimentSpec, inputs: Path, targets: Path | None) ->
     target = tensor(np.concatenate([wanted[name] for name in compiled.outputs], axis=1).T, compiled)
     batch = Batch(x, target)
     learn = spec.learn
-    rule = rule_of(learn.rule, learn.presynaptic, learn.weighting, learn.beta)
+    rule = rule_of(learn.rule, learn.presynaptic, learn.weighting, learn.beta, learn.energy)
+    rule.check(task.system)
     outcome = rule.outcome(task, batch)
     controlled = outcome.credit
     if not rule.controls:

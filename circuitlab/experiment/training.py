@@ -28,6 +28,7 @@ from circuitlab.experiment.recording import Recording
 from circuitlab.experiment.settled import bounds, schedules
 from circuitlab.experiment.users_loss import loss_code
 from circuitlab.graph.streams import stream
+from circuitlab.learn.base import LearningRule
 from circuitlab.learn.evaluate import Split
 from circuitlab.learn.feedback.base import FeedbackLearning
 from circuitlab.learn.optimizer import make_optimizer, make_scheduler
@@ -145,10 +146,12 @@ def _prepare(spec: ExperimentSpec, group: Group) -> Prepared:
     def order(epoch: int) -> list[np.ndarray]:
         return list(batches(len(splits["train"]), learn.batch_size, spec.seed, epoch))
 
+    rule = rule_of(learn.rule, learn.presynaptic, learn.weighting, learn.beta, learn.energy)
+    rule.check(assembled.system)
     trainer = Trainer(
         compiled,
         assembled.task,
-        rule_of(learn.rule, learn.presynaptic, learn.weighting, learn.beta),
+        rule,
         splits,
         Schedule(learn.epochs, order, learn.clip, stopping, alpha, check),
         optimizer,
@@ -157,7 +160,7 @@ def _prepare(spec: ExperimentSpec, group: Group) -> Prepared:
         penalty=JacobianPenalty(assembled.system, gamma, followers, spec.control.feedback == "apical")
         if gamma is not None
         else None,
-        starts=_starts(assembled, splits["train"], group),
+        starts=_starts(assembled, splits["train"], group, rule),
         group=group,
         feedback=feedback,
     )
@@ -188,7 +191,7 @@ def _split(assembled: Assembled, arrays: Any, assignment: Assignment) -> Split:
     return Split(tensor(x, compiled), tensor(np.concatenate(targets, axis=1), compiled), tuple(classes))
 
 
-def _starts(assembled: Assembled, train: Split, group: Group) -> Starts | None:
+def _starts(assembled: Assembled, train: Split, group: Group, rule: LearningRule) -> Starts | None:
     """Warm starts for the training samples, where the experiment asks for them."""
     spec, task, compiled = assembled.spec, assembled.task, assembled.compiled
     solve = spec.solve
@@ -199,9 +202,7 @@ def _starts(assembled: Assembled, train: Split, group: Group) -> Starts | None:
             f"solve.start: {solve.start} remembers samples, which move from process to process; "
             "allowed with several processes: free, zero"
         )
-    rows = {FREE: compiled.size, CREDIT: compiled.size}
-    if rule_of(spec.learn.rule).controls:
-        rows[CREDIT] = task.controlled_rows()
+    rows = {FREE: compiled.size, CREDIT: rule.credit_rows(task)}
     classes = None
     if train.classes:
         first = train.classes[0]

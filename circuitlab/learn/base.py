@@ -180,15 +180,29 @@ class LearningRule(ABC):
         name: in experiment files.
         controls: whether the credit signal is a control that acts on the circuit (else it is a second phase).
         needs_free: whether the updates are made of the free state (else it is a start, and a near one will do).
+        contrasts: whether the credit is what lies between equilibria of the circuit under control.
     """
 
     name: str
     controls: bool
     needs_free: bool = True
+    contrasts: bool = False
 
     @abstractmethod
     def outcome(self, task: Task, batch: Batch) -> Outcome:
         """The updates for a batch."""
+
+    def check(self, system: System) -> None:
+        """Refuse a circuit that the rule cannot teach; asked once, before the first update.
+
+        Raises:
+            CircuitError: says why.
+        """
+        return
+
+    def credit_rows(self, task: Task) -> int:
+        """Rows of the state that carries the credit."""
+        return task.controlled_rows() if self.controls else task.system.size
 
 
 def usable(task: Task, converged: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from circuitlab.graph.circuit import Circuit, Projection
 from circuitlab.learn.evaluate import CONTROL_PORTION, PORTION
 from circuitlab.learn.rules import RULES
 from circuitlab.solve.base import COMPRESS_AT
+from circuitlab.spec.combinations import default_control
 
 DEPTH = 5
 """Differences that an accelerated solver remembers, unless `solve.memory` says otherwise."""
@@ -43,6 +44,13 @@ BEST_GATHERED = COMPRESS_AT
 """Once the samples still moving are gathered: their best states, in states of the equations,"""
 HELD_GATHERED = 2 * COMPRESS_AT - (1 - COMPRESS_AT) * SWEEP
 """and in [unit, sample] their drive and potentials, less what their sweeps are smaller."""
+DESCENT_STATES = 3.0
+"""What a descent of the energy holds in states of the equations (start, present and best state),"""
+DESCENT = 4.0 * DEPTH + 5.0 + 9.0
+"""and in [unit, sample]: steps and changes of the gradient (two for each that `solve.memory` counts); where it stands
+and goes, two gradients and the direction; and what evaluating the energy takes for a while."""
+HELD_CONTRAST = 3.0
+"""Further, in [unit, sample], where the credit lies between two equilibria: the first one of them."""
 BUILDING_BYTES = 10
 """Per edge of the largest projection: what building holds for a while (an ordering, weights before conversion) and
 what the allocator keeps of it afterwards."""
@@ -105,6 +113,10 @@ def stored_bytes(kernel: Kernel) -> int:
 
 def solving(units: int, outputs: int, samples: int, rule: str, itemsize: int) -> float:
     """Bytes at the height of a rule's equilibria: its solver's buffers and what lies beside them."""
+    if "energy_based" in default_control(rule).values():
+        contrast = HELD_CONTRAST if RULES[rule].contrasts else 0.0
+        rows = DESCENT_STATES * (units + outputs) + (DESCENT + HELD_FREE + contrast) * units
+        return rows * samples * itemsize
     per_state = sum(multiple for _, multiple in SOLVER_BUFFERS)
     controls = RULES[rule].controls
     state = 2 * units + outputs if controls else units

@@ -16,6 +16,7 @@ from circuitlab.learn.rules import RULES
 from circuitlab.report.memory import predict, stored_bytes
 from circuitlab.solve.choose import SolveSettings
 from circuitlab.solve.explain import Asked, explain
+from circuitlab.spec.combinations import default_control, default_feedback
 
 DENSE_BELOW = 800
 """Neurons up to which all eigenvalues are computed; beyond, ARPACK looks for the largest."""
@@ -27,8 +28,7 @@ def summarize(
     """Everything `circuitlab show` tells, as plain data; `bytes` are of the compiled weights with their transposes.
 
     Args:
-        batch, rule, dtype: of the training whose memory and solver are predicted, by dynamic inversion with tied
-            feedback where the rule controls the circuit.
+        batch, rule, dtype: of the training whose memory and solver are predicted, under the rule's default control.
     """
     projections = [_projection(circuit, p, dtype) for p in circuit.projections.values()]
     stored = sum(p["bytes"] for p in projections)
@@ -45,12 +45,22 @@ def summarize(
             "dtype": str(dtype).removeprefix("torch."),
             **predict(circuit, stored, batch=batch, rule=rule, dtype=dtype).as_dict(),
         },
-        "solver": explain(circuit, SolveSettings(), Asked(batch, dtype, RULES[rule].controls)),
+        "solver": explain(circuit, SolveSettings(), _asked(rule, batch, dtype)),
         "recurrent_groups": [list(group) for group in circuit.strongly_connected()],
         "spectral_radius": spectral_radius(circuit),
         "populations": [_population(p) for p in circuit.populations.values()],
         "projections": projections,
     }
+
+
+def _asked(rule: str, batch: int, dtype: torch.dtype) -> Asked:
+    """What a rule asks the solver for, under the control that it takes by default."""
+    controls = RULES[rule].controls or RULES[rule].contrasts
+    control = default_control(rule)
+    pathway = control.get("pathway", "dynamic_inversion")
+    feedback = control.get("feedback", default_feedback(pathway))
+    leak = 0.0 if rule == "predictive_coding" else 1.0
+    return Asked(batch, dtype, controls, pathway, feedback, leak)
 
 
 def _population(p: Population) -> dict[str, Any]:

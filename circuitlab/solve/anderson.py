@@ -94,6 +94,8 @@ class Mixing(Iteration):
             self._observe_compiled()
         else:
             self._observe()
+        if self.equations.sizes is not None:
+            self.norms[:, 1] = self.equations.sizes
 
     def advance(self, better: Tensor, trouble: Tensor) -> None:
         """Mix; a sample in trouble forgets its history and goes half as far from where its best image came from."""

@@ -69,9 +69,11 @@ class Iteration(ABC):
         limits: a residual so many times above the sample's best restarts it from there, and so do so many iterations
             without a smaller one (whatever is not finite restarts anyway); and the share of the target within which
             the residual of the last image, one sweep on, must be expected for a sample to stop there already.
+        products: with W per sample and iteration; those of a sweep of the equations where None.
     """
 
     limits: tuple[float, int, float] = (math.inf, NEVER, 0.0)
+    products: float | None = None
 
     def __init__(self, equations: Equations, state: Tensor, blocks: int) -> None:
         self.equations, self.state = equations, state
@@ -217,7 +219,7 @@ def _iterate(equations: Equations, solver: Solver, state: Tensor, strictness: fl
     limit = solver.max_iterations
     iterations = torch.full((samples,), limit, dtype=torch.long, device=device)
     reached = torch.zeros(samples, dtype=torch.bool, device=device)
-    least = torch.full((samples,), torch.inf, dtype=double, device=device)
+    least, each = torch.full((samples,), torch.inf, dtype=double, device=device), None
     if equations.direct:
         result, rate = torch.empty_like(state), 1.0
         equations.sweep(state, result)
@@ -231,13 +233,14 @@ def _iterate(equations: Equations, solver: Solver, state: Tensor, strictness: fl
         if not verify:
             run.limits = (*run.limits[:2], 0.0)  # what nobody looks at again must be there
         del opened
+        each = run.products
         result, rate = _run(run, solver, strictness, iterations, reached, least)
         del run
         result = equations.closed(result)
     equations.release()
     settled = equations.settle(result)
     residual = least.to(state.dtype)
-    products = iterations.to(double) * (equations.products * equations.dearer)
+    products = iterations.to(double) * (each or equations.products * equations.dearer)
     if verify:
         residual = equations.relative(equations.imbalance(settled), settled).amax(0)
         residual = torch.where(torch.isfinite(residual), residual, torch.inf)

@@ -14,6 +14,7 @@ from circuitlab.solve.anderson import Anderson
 from circuitlab.solve.base import Solution, Solver, default_tolerance, solve
 from circuitlab.solve.euler import Euler
 from circuitlab.solve.fixed_point import FixedPoint
+from circuitlab.solve.lbfgs import Lbfgs
 from circuitlab.solve.levenberg import Levenberg, fits
 
 PATIENCE = 150
@@ -37,7 +38,7 @@ MARGIN = 0.8
 """Share of the cost without preconditioning below which it is worth its build."""
 PRECONDITIONED_NAME = "preconditioned"
 """How a solution's method begins where the first solver's sweeps were preconditioned."""
-METHODS = ("auto", "anderson", "fixed_point", "levenberg", "euler")
+METHODS = ("auto", "anderson", "fixed_point", "lbfgs", "levenberg", "euler")
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class SolveSettings:
         method: one of METHODS.
         tolerance: largest block-wise relative residual; None for 1e-5 in single and 1e-6 in double precision.
         max_iterations: evaluations per solver.
-        depth: differences that Anderson acceleration remembers.
+        depth: differences that Anderson acceleration remembers, and steps that L-BFGS does.
         damping: share of a full step.
         dt_ms, max_time_ms: step and longest duration of the real-time dynamics, in ms.
         free_tolerance: largest relative residual of a free state that only serves as a start.
@@ -105,6 +106,7 @@ def attempts(equations: Equations, settings: SolveSettings, dtype: torch.dtype) 
 
     `auto` takes one sweep where that is exact (the free state of an acyclic circuit), else Anderson
     acceleration; then Levenberg's descent where the circuit is small enough for it; then a damped, deeper Anderson.
+    Equations that descend an energy by themselves begin with L-BFGS in place of the first Anderson.
     """
     tolerance, most = settings.at(dtype), settings.max_iterations
     anderson = Anderson(tolerance, most, settings.depth, settings.damping)
@@ -112,6 +114,8 @@ def attempts(equations: Equations, settings: SolveSettings, dtype: torch.dtype) 
         return [FixedPoint(tolerance, most, settings.damping)]
     if settings.method == "anderson":
         return [anderson]
+    if settings.method == "lbfgs":
+        return [Lbfgs(tolerance, most, settings.depth, settings.damping)]
     if settings.method == "euler":
         return [Euler(tolerance, max(1, round(settings.max_time_ms / settings.dt_ms)), settings.dt_ms)]
     levenberg = Levenberg(
@@ -126,6 +130,9 @@ def attempts(equations: Equations, settings: SolveSettings, dtype: torch.dtype) 
         chain = [FixedPoint(tolerance, most)]
     elif fits(equations):
         chain = [replace(anderson, max_iterations=min(most, PATIENCE)), levenberg, careful]
+    if equations.descends:
+        longest = min(most, PATIENCE) if fits(equations) else most
+        chain[0] = Lbfgs(tolerance, longest, 2 * settings.depth, settings.damping)
     return chain
 
 

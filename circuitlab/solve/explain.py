@@ -16,6 +16,8 @@ from circuitlab.solve.choose import CONTRACTING, LAGGING, LONG, MARGIN, PRECONDI
 from circuitlab.solve.levenberg import LARGEST
 from circuitlab.spec.solve_checks import group_problem
 
+WITH_ENERGY = ("dynamic_inversion", "energy_based")
+"""Pathways whose equilibria, with tied feedback, have an energy."""
 PHASES = 2
 """Products with W in a sweep of both equilibria: forward, and backward."""
 
@@ -50,6 +52,13 @@ def explain(circuit: Circuit, settings: SolveSettings, asked: Asked) -> str:
         return f"{_named(settings)}, as solve.method says{_asked_preconditioner(circuit, settings, asked)}"
     groups = circuit.strongly_connected()
     sweeps = _named(settings)
+    if asked.controls and asked.pathway == "energy_based":
+        free = (
+            f"{_groups(circuit, groups)}: {sweeps} for the free state"
+            if groups
+            else "acyclic: one sweep forward is exact for the free state"
+        )
+        return f"{free}; under control {_descent(circuit, settings, asked)}; {_fallback(circuit, asked)}"
     if groups:
         parts = [f"{_groups(circuit, groups)}: {sweeps}", _preconditioning(circuit, settings, asked)]
         parts += (
@@ -64,6 +73,22 @@ def explain(circuit: Circuit, settings: SolveSettings, asked: Asked) -> str:
     if _feeds_back(circuit):
         return f"acyclic: one sweep forward is exact; backward, past an output that projects on, {sweeps}"
     return "acyclic: one sweep forward and one backward are exact"
+
+
+def _has_energy(circuit: Circuit, asked: Asked) -> bool:
+    """Whether equilibria of energy-based control have an energy to descend, as `EnergyEquations.energy` says."""
+    return asked.feedback == "tied" and (
+        asked.leak != 0
+        or not any(p.carries == "rate" and p.source in circuit.outputs for p in circuit.projections.values())
+    )
+
+
+def _descent(circuit: Circuit, settings: SolveSettings, asked: Asked) -> str:
+    """How potentials of energy-based control come to rest."""
+    if _has_energy(circuit, asked):
+        return f"descent of the energy by L-BFGS ({2 * settings.depth} steps remembered)"
+    why = f"feedback is {asked.feedback}" if asked.feedback != "tied" else "outputs without a leak project on"
+    return f"gradient steps with Anderson acceleration ({settings.depth} steps remembered), for {why}"
 
 
 def slowest_rate(circuit: Circuit, settings: SolveSettings, asked: Asked) -> float:
@@ -105,6 +130,8 @@ def _named(settings: SolveSettings) -> str:
         )
     if settings.method == "levenberg":
         return "Levenberg's descent of the energy"
+    if settings.method == "lbfgs":
+        return f"descent of the energy by L-BFGS ({settings.depth} steps remembered)"
     if settings.method == "fixed_point":
         return f"plain sweeps with steps of {settings.damping:g}"
     return f"sweeps with Anderson acceleration ({settings.depth} steps remembered)"
@@ -175,10 +202,11 @@ def _asked_preconditioner(circuit: Circuit, settings: SolveSettings, asked: Aske
 def _fallback(circuit: Circuit, asked: Asked) -> str:
     units = sum(circuit.populations[name].size for name in circuit.units)
     slower = "then slower, deeper Anderson"
-    if asked.controls and (asked.pathway != "dynamic_inversion" or asked.feedback != "tied"):
+    if asked.controls and (asked.pathway not in WITH_ENERGY or asked.feedback != "tied"):
         why = "has no energy"
     elif asked.controls and asked.leak == 0:
-        why = "has no energy without a leak"
+        energy = asked.pathway == "energy_based" and _has_energy(circuit, asked)
+        why = "has no Hessian without a leak" if energy else "has no energy without a leak"
     elif asked.controls and not all(circuit.populations[name].controlled for name in circuit.units):
         why = "has no energy with units that are not controlled"
     elif units > LARGEST:

@@ -26,7 +26,8 @@ TRIES = 30
 
 def fits(equations: Equations) -> bool:
     """Whether these equations have an energy and are small enough for a dense Hessian."""
-    return equations.energy() is not None and equations.blocks["soma"].stop <= LARGEST
+    energy = equations.energy()
+    return energy is not None and energy.newton and equations.blocks["soma"].stop <= LARGEST
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,8 @@ class Levenberg(Solver):
     def begin(self, equations: Equations, state: Tensor) -> Descent:
         if not fits(equations):
             raise CircuitError(
-                "solve.method: levenberg descends an energy, which needs dynamic_inversion with tied feedback, "
-                f"alpha > 0, every unit controlled, and at most {LARGEST} units; allowed here: auto, anderson"
+                "solve.method: levenberg descends an energy, which needs dynamic_inversion or energy_based with tied "
+                f"feedback, alpha > 0, every unit controlled, and at most {LARGEST} units; allowed here: auto, anderson"
             )
         return Descent(equations, state)
 

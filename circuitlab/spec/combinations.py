@@ -49,6 +49,23 @@ FEEDBACK_RULES: dict[str, dict[str, tuple[str, ...]]] = {
 CONTROLLED_RULES = ("least_control", "least_control_gated")
 """Rules made of psi at the controlled equilibrium."""
 
+NUDGED_RULES: dict[str, float | str] = {"predictive_coding": "clamped", "equilibrium_propagation": 0.01}
+"""Rules that nudge the outputs by a strength of their own, `learn.beta`, and what it is where none is given."""
+
+
+def nudging(rule: Any, beta: Any) -> dict[str, Any] | None:
+    """The output controller of a rule that has a nudge in its place; None for other rules.
+
+    Args:
+        beta: of the file; the rule's own where it is none or wrong.
+    """
+    if not isinstance(rule, str) or rule not in NUDGED_RULES:
+        return None
+    number = isinstance(beta, int | float) and not isinstance(beta, bool) and beta > 0
+    if not number and NUDGED_RULES[rule] == "clamped":
+        return {"type": "integral"}
+    return {"type": "proportional", "beta": beta if number else NUDGED_RULES[rule]}
+
 
 def default_feedback(pathway: Any) -> str:
     """The feedback that a pathway takes where none is given."""

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Discriminator, Field, PrivateAttr, Tag
 from circuitlab.errors import Problem, SpecError
 from circuitlab.spec.base import Model, parse, without_none
 from circuitlab.spec.circuit import CircuitSpec, circuit_of
-from circuitlab.spec.combinations import default_control
+from circuitlab.spec.combinations import default_control, nudging
 from circuitlab.spec.control import ControllerSpec, ControlSpec
 from circuitlab.spec.experiment_checks import check_experiment, cycle
 from circuitlab.spec.files import file_problem
@@ -78,13 +78,19 @@ class ExperimentSpec(Model):
     def normalise(cls, data: dict[str, Any]) -> dict[str, Any]:
         learn, control = data.get("learn"), data.get("control", {})
         rule = learn.get("rule") if isinstance(learn, dict) else learn
-        if isinstance(control, dict) and not {"pathway", "feedback"} & set(control):
-            return {**data, "control": {**default_control(rule), **control}}
-        if isinstance(control, dict) and control.get("feedback") == "kolen_pollack":
-            written = {} if learn is None else {"rule": learn} if isinstance(learn, str) else learn
-            if isinstance(written, dict) and written.get("feedback") is None:
-                return {**data, "learn": {**written, "feedback": "kolen_pollack"}}
-        return data
+        learn = _taught(learn, control)
+        if learn is not None:
+            data = {**data, "learn": learn}
+        controller = nudging(rule, learn.get("beta") if isinstance(learn, dict) else None)
+        if isinstance(control, str) and controller is not None:
+            control = {"pathway": control}
+        if not isinstance(control, dict):
+            return data
+        if controller is not None:
+            control = {"controller": controller, **control}
+        if not {"pathway", "feedback"} & set(control):
+            control = {**default_control(rule), **control}
+        return {**data, "control": control} if control else data
 
     _circuit: CircuitSpec | None = PrivateAttr(default=None)
     _folder: Path = PrivateAttr(default=Path())
@@ -126,6 +132,16 @@ class ExperimentSpec(Model):
         data["learn"] = self.learn.resolved()
         data["record"] = {name: probe.resolved() for name, probe in self.record.items()}
         return data
+
+
+def _taught(learn: Any, control: Any) -> Any:
+    """`learn` with the rule of feedback that learns by its nature written out."""
+    if not isinstance(control, dict) or control.get("feedback") != "kolen_pollack":
+        return learn
+    written = {} if learn is None else {"rule": learn} if isinstance(learn, str) else learn
+    if not isinstance(written, dict) or written.get("feedback") is not None:
+        return learn
+    return {**written, "feedback": "kolen_pollack"}
 
 
 def load_experiment(

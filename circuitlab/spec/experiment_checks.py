@@ -12,6 +12,7 @@ from circuitlab.spec.control_checks import check_control
 from circuitlab.spec.entries import Entry, Finding, entry_of, publish
 from circuitlab.spec.files import file_problem
 from circuitlab.spec.learn_checks import check_settled, cycle
+from circuitlab.spec.nudge_checks import check_descent, check_nudged
 from circuitlab.spec.probes import ProbeSpec
 from circuitlab.spec.solve_checks import check_preconditioner
 from circuitlab.spec.source import Source
@@ -39,7 +40,8 @@ def check_experiment(
     rest = {key: value for key, value in source.data.items() if key != "record"}
     entry = entry_of(model, {"experiment": "unnamed", "circuit": "unnamed", **rest})
     if entry.spec is not None:
-        for check in (_data, _loss, check_control, _solve, _learn, check_settled, check_preconditioner):
+        checks = (_data, _loss, check_control, _solve, _learn, check_settled, check_preconditioner)
+        for check in (*checks, check_nudged, check_descent):
             publish(source, (), entry, check(entry.spec, circuit))
         for path, file in _files(rest):
             problem = file_problem(folder, file, allow_outside)
@@ -127,9 +129,13 @@ def _loss(spec: ExperimentSpec, circuit: CircuitSpec | None) -> Iterator[Finding
         ):
             yield (
                 path,
-                "an integral controller never settles on cross_entropy with hard targets; give"
-                " 'soft_targets' above 0,"
-                " or a leaky_integral controller",
+                (
+                    "outputs clamped by predictive_coding never settle on cross_entropy with hard targets; give"
+                    " 'soft_targets' above 0, or a number as learn.beta"
+                    if spec.learn.rule == "predictive_coding"
+                    else "an integral controller never settles on cross_entropy with hard targets; give"
+                    " 'soft_targets' above 0, or a leaky_integral controller"
+                ),
                 ("control",),
             )
 

@@ -47,11 +47,11 @@ def _check_energy(spec: ExperimentSpec, circuit: CircuitSpec | None) -> Iterator
             f" {spec.learn.rule}; leave it out",
             ("learn",),
         )
-    if control.pathway != "dynamic_inversion" or control.feedback != "tied":
+    if control.pathway not in ("dynamic_inversion", "energy_based") or control.feedback != "tied":
         yield (
             path,
             f"equilibria of {control.pathway} with feedback '{control.feedback}' have no energy; allowed with"
-            " dynamic_inversion and feedback 'tied'",
+            " dynamic_inversion or energy_based and feedback 'tied'",
             ("control",),
         )
     elif control.controller.type == "integral":

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from circuitlab.spec.base import Model, without_none
+from circuitlab.spec.combinations import NUDGED_RULES
 from circuitlab.spec.feedback import FeedbackLearningSpec, InterneuronsSpec
 from circuitlab.spec.numbers import Count, Epochs, Positive
 from circuitlab.spec.optimizer import OptimizerSpec, SchedulerSpec
@@ -53,6 +54,9 @@ class LearnSpec(Model):
     """How the interneurons of `lateral_inhibition` learn to track."""
     beta: float | Literal["clamped"] | None = None
     """Nudging of `predictive_coding` (`clamped`, or a number) and `equilibrium_propagation` (0.01)."""
+    energy: Literal["discrepancy", "hopfield"] | None = None
+    """Energy of `equilibrium_propagation`: `discrepancy` (1/2 |f|^2, any circuit; the default) or `hopfield`
+    (symmetric weights)."""
     presynaptic: Literal["controlled", "free"] = "controlled"
     """Whose rates the presynaptic factor takes: the controlled equilibrium's, or the free one's (two-phase, and no
     longer the gradient of the control cost)."""
@@ -77,6 +81,13 @@ class LearnSpec(Model):
     """When to stop before the last epoch; never unless given."""
     snapshots_every: Epochs = 1
     """How often all weights go into the run file, such as `1 epoch`."""
+
+    @classmethod
+    def normalise(cls, data: dict[str, Any]) -> dict[str, Any]:
+        rule = data.get("rule")
+        if isinstance(rule, str) and rule in NUDGED_RULES:
+            data = {"beta": NUDGED_RULES[rule], **data}
+        return {"energy": "discrepancy", **data} if rule == "equilibrium_propagation" else data
 
     def resolved(self) -> dict[str, Any]:
         """Every key with its value, as it would be written in the file."""

@@ -62,14 +62,14 @@ class SolveSpec(Model):
 
     shorthand: ClassVar[str | None] = "method"
 
-    method: Literal["auto", "euler", "fixed_point", "anderson", "levenberg"] = "auto"
+    method: Literal["auto", "euler", "fixed_point", "anderson", "lbfgs", "levenberg"] = "auto"
     """The solver; `auto` chooses one that suits the circuit and falls back on more careful ones."""
     tolerance: Positive | None = None
     """Largest relative residual of a converged sample; 1e-5 in float32 and 1e-6 in float64 unless given."""
     max_iterations: Count = 500
     """Iterations after which a sample counts as unconverged."""
     memory: Annotated[int, Field(ge=1, le=1000)] = 4
-    """Earlier iterates that `anderson` mixes."""
+    """Earlier iterates that `anderson` mixes, and earlier steps that `lbfgs` learns the curvature from."""
     damping: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Step length of the iterations, 1 for full steps."""
     dt_ms: Milliseconds = Field(default=1.0, alias="dt")

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Protocol
 
 import networkx
 
-from circuitlab.spec.combinations import CONTROLLED_RULES
 from circuitlab.spec.entries import Finding
 
 if TYPE_CHECKING:
@@ -16,6 +15,8 @@ if TYPE_CHECKING:
 
 KINKED = ("relu", "leaky_relu")
 """Activations whose slope jumps."""
+BASELINES = ("recurrent_backprop", "backprop")
+"""Rules whose two phases a preconditioner serves."""
 ITERATED = ("auto", "anderson")
 """Methods that a preconditioner serves."""
 
@@ -99,14 +100,14 @@ def check_preconditioner(spec: ExperimentSpec, circuit: CircuitSpec | None) -> I
             "auto, none",
             ("solve",),
         )
-    if spec.learn.rule not in CONTROLLED_RULES and solve.start in ("class_mean", "last"):
+    if spec.learn.rule in BASELINES and solve.start in ("class_mean", "last"):
         yield (
             path,
             f"mean_response serves {spec.learn.rule} without warm starts, and start is {solve.start}; allowed "
             "here: auto, none",
             ("solve", "learn"),
         )
-    if spec.learn.rule in CONTROLLED_RULES and (
+    if spec.learn.rule not in BASELINES and (
         control.pathway != "dynamic_inversion" or control.feedback != "tied"
     ):
         yield (

@@ -43,6 +43,10 @@ projections:
   b_c: {source: b, target: c}
   c_y: {source: c, target: y}
 """
+OPTIONS = {
+    "predictive_coding": ("learn.rule=predictive_coding", "loss=squared_error"),
+    "equilibrium_propagation": ("learn.rule=equilibrium_propagation",),
+}
 SPARSE = "{rule: pairwise_bernoulli, p: 0.05}"
 
 
@@ -68,6 +72,9 @@ def slow(*case: object) -> Any:
         (recurrent(2_000, SPARSE), "least_control", "float32", False),
         (recurrent(800, "all_to_all"), "least_control", "float64", True),
         (LAYERS, "least_control", "float32", True),
+        (recurrent(2_000, SPARSE), "predictive_coding", "float32", True),
+        slow(recurrent(2_000, SPARSE), "equilibrium_propagation", "float32", True),
+        slow(LAYERS, "predictive_coding", "float32", True),
         slow(LAYERS, "recurrent_backprop", "float32", True),
         slow(LAYERS, "least_control", "float32", False),
         slow(recurrent(2_000, SPARSE), "recurrent_backprop", "float32", False),
@@ -87,7 +94,7 @@ def test_show_predicts_the_peak_within_a_fifth(
     with nullcontext() if compiled else native.disabled():
         assert main(["show", str(path), "--json", *options]) == 0
     said = json.loads(capsys.readouterr().out)["memory"]
-    measured = peaks(path, rule, 64, f"dtype={dtype}", compiled=compiled)
+    measured = peaks(path, rule, 64, f"dtype={dtype}", *OPTIONS.get(rule, ()), compiled=compiled)
     assert said["building"] == pytest.approx(measured["building"], rel=0.2)
     assert said["step"] == pytest.approx(measured["step"], rel=0.2)
 

@@ -8,14 +8,17 @@ from dataclasses import replace
 import pytest
 import torch
 
-from circuitlab.control.dynamic_inversion import ApicalFeedback, DynamicInversion, RandomFeedback
+from circuitlab.control.dynamic_inversion import ApicalFeedback, DynamicInversion, Feedback, RandomFeedback
+from circuitlab.control.energy_based import EnergyBased
 from circuitlab.control.linear_feedback import LinearFeedback
 from circuitlab.control.output import integral, leaky_integral
 from circuitlab.dynamics.equations import FreeEquations
 from circuitlab.dynamics.preconditioned import recurrent_group
+from circuitlab.errors import CircuitError
 from circuitlab.graph.circuit import Circuit
 from circuitlab.solve.choose import CONTRACTING, SolveSettings, attempts, find, pays
 from circuitlab.solve.explain import Asked, build_products, explain, slowest_rate
+from circuitlab.solve.lbfgs import Lbfgs
 from circuitlab.solve.levenberg import Levenberg
 from circuitlab.spec.solve_checks import group_problem
 from tests.oracles.circuits import random_circuit
@@ -44,6 +47,8 @@ PATHWAYS = {
     ("dynamic_inversion", "tied"): None,
     ("dynamic_inversion", "random"): lambda s: DynamicInversion(RandomFeedback(s, 0)),
     ("linear_feedback", "random"): lambda s: LinearFeedback.random(s, 0, 0.3),
+    ("energy_based", "tied"): lambda s: EnergyBased(Feedback()),
+    ("energy_based", "random"): lambda s: EnergyBased(RandomFeedback(s, 0)),
 }
 
 
@@ -59,6 +64,10 @@ def test_the_graph_and_the_compiled_circuit_agree_on_what_can_be_preconditioned(
 @pytest.mark.parametrize("name", CIRCUITS)
 def test_under_control_each_claim_is_what_the_equations_are(name: str, pathway: tuple[str, str]) -> None:
     circuit = CIRCUITS[name]
+    if pathway[0] == "energy_based" and name == "not controlled":
+        with pytest.raises(CircuitError, match="energy_based gives every unit the control"):
+            controlled_equations(t := task(circuit, pathway=PATHWAYS[pathway]), batch(t, 2))
+        return
     for leak, controller in ((1.0, leaky_integral(1.0, 10.0)), (0.0, integral(10.0))):
         t = task(circuit, pathway=PATHWAYS[pathway], controller=controller)
         b = batch(t, 16)
@@ -67,6 +76,7 @@ def test_under_control_each_claim_is_what_the_equations_are(name: str, pathway: 
         assert said.startswith("acyclic") == FreeEquations(t.system, b.x).direct
         chain_of = attempts(equations, SolveSettings(), torch.float64)
         assert ("then Levenberg's descent" in said) == any(isinstance(s, Levenberg) for s in chain_of)
+        assert ("descent of the energy by L-BFGS (10" in said) == isinstance(chain_of[0], Lbfgs)
         assert ("too large" in said) == (t.system.size > 1024 and pathway[1] == "tied" and leak > 0)
         ever = any(pays(equations, SolveSettings(), rate / 1000, torch.float64, 2) for rate in range(1, 1000))
         assert (re.search(r"; preconditioned by", said) is not None) == ever, said

@@ -45,6 +45,7 @@ def controlled(t: Task, b: Batch) -> Equations:
 SETTINGS = {
     "fixed_point": dict(damping=0.5, max_iterations=2000),
     "anderson": {},
+    "lbfgs": {},
     "levenberg": {},
     "euler": dict(dt_ms=2.0),
     "auto": {},
@@ -283,8 +284,9 @@ def test_every_sample_keeps_its_own_damping() -> None:
     assert run.mu.tolist() == [1, 4]
 
 
-def test_levenberg_refuses_equations_without_an_energy() -> None:
-    t = task(random_circuit(0), pathway=lambda s: LinearFeedback.random(s, 1), method="levenberg")
+@pytest.mark.parametrize("method", ["levenberg", "lbfgs"])
+def test_a_descent_refuses_equations_without_an_energy(method: str) -> None:
+    t = task(random_circuit(0), pathway=lambda s: LinearFeedback.random(s, 1), method=method)
     b = batch(t)
-    with pytest.raises(CircuitError, match=r"solve\.method: levenberg descends an energy"):
+    with pytest.raises(CircuitError, match=rf"solve\.method: {method} descends an energy"):
         find(controlled(t, b), t.settings)

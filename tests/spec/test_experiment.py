@@ -214,8 +214,8 @@ def test_overrides_reach_every_depth_through_shorthands_too(folder: Path) -> Non
         ),
         (
             "learn.epoch=3",
-            "--set learn.epoch: unknown key; allowed: rule, feedback, beta, presynaptic, weighting,"
-            " optimizer, scheduler, epochs, batch_size, clip, constrain, penalty, early_stopping,"
+            "--set learn.epoch: unknown key; allowed: rule, feedback, interneurons, beta, energy, presynaptic,"
+            " weighting, optimizer, scheduler, epochs, batch_size, clip, constrain, penalty, early_stopping,"
             " snapshots_every. Did you mean 'epochs'?",
         ),
         (
