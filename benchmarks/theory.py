@@ -263,6 +263,16 @@ def figure_2(given: argparse.Namespace) -> dict[str, Any]:
     return {"columns": columns, "rows": rows, "floor": float(floor), "figure": figure}
 
 
+def draw_table_s1(rows: list[list[Any]]) -> Figure:
+    """Accuracy by leak, with the standard deviation over seeds."""
+    figure, (axis,) = panels(1)
+    places, bars = range(len(rows)), [np.nan_to_num(row[2]) for row in rows]
+    axis.errorbar(places, [row[1] for row in rows], bars, fmt="o", color=COLOURS[0])
+    axis.set_xticks(places, [row[0] for row in rows])
+    axis.set(xlabel="alpha", ylabel="test accuracy, %")
+    return figure
+
+
 def table_s1(given: argparse.Namespace) -> dict[str, Any]:
     """LCP table S1."""
     rows: list[list[Any]] = []
@@ -285,12 +295,7 @@ def table_s1(given: argparse.Namespace) -> dict[str, Any]:
         print(f"alpha {alpha:g}: {rows[-1][1]:.2f}%", file=sys.stderr, flush=True)
     columns = ["alpha", "test accuracy, %", "standard deviation over seeds", "unconverged at the end, %"]
     show(columns, rows)
-    figure, (axis,) = panels(1)
-    axis.errorbar(
-        range(len(rows)), [r[1] for r in rows], [np.nan_to_num(r[2]) for r in rows], fmt="o", color=COLOURS[0]
-    )
-    axis.set_xticks(range(len(rows)), [r[0] for r in rows])
-    axis.set(xlabel="alpha", ylabel="test accuracy, %")
+    figure = draw_table_s1(rows)
     return {"columns": columns, "rows": rows, "figure": figure}
 
 
