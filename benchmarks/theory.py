@@ -98,6 +98,15 @@ def show(columns: list[str], rows: list[list[Any]]) -> None:
         print("| " + " | ".join(cells) + " |", flush=True)
 
 
+def strict(value: Any) -> Any:
+    """As strict JSON has it: a number that is not finite becomes null."""
+    if isinstance(value, dict):
+        return {key: strict(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [strict(item) for item in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
 def panels(count: int, width: float = 4.6) -> tuple[Figure, list[Any]]:
     """A figure with panels side by side."""
     with mpl.rc_context(STYLE):
@@ -608,7 +617,10 @@ def main(argv: list[str] | None = None) -> int:
             save(figure, given.plot)
         if given.json is not None:
             given.json.parent.mkdir(parents=True, exist_ok=True)
-            given.json.write_text(json.dumps({"command": given.command, **found}, indent=1), encoding="utf-8")
+            given.json.write_text(
+                json.dumps(strict({"command": given.command, **found}), indent=1, allow_nan=False),
+                encoding="utf-8",
+            )
     except CircuitlabError as error:
         print(error, file=sys.stderr)
         return 1
