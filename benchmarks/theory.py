@@ -98,6 +98,15 @@ def show(columns: list[str], rows: list[list[Any]]) -> None:
         print("| " + " | ".join(cells) + " |", flush=True)
 
 
+def strict(value: Any) -> Any:
+    """As strict JSON has it: a number that is not finite becomes null."""
+    if isinstance(value, dict):
+        return {key: strict(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [strict(item) for item in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
 def panels(count: int, width: float = 4.6) -> tuple[Figure, list[Any]]:
     """A figure with panels side by side."""
     with mpl.rc_context(STYLE):
@@ -263,6 +272,16 @@ def figure_2(given: argparse.Namespace) -> dict[str, Any]:
     return {"columns": columns, "rows": rows, "floor": float(floor), "figure": figure}
 
 
+def draw_table_s1(rows: list[list[Any]]) -> Figure:
+    """Accuracy by leak, with the standard deviation over seeds."""
+    figure, (axis,) = panels(1)
+    places, bars = range(len(rows)), [np.nan_to_num(row[2]) for row in rows]
+    axis.errorbar(places, [row[1] for row in rows], bars, fmt="o", color=COLOURS[0])
+    axis.set_xticks(places, [row[0] for row in rows])
+    axis.set(xlabel="alpha", ylabel="test accuracy, %")
+    return figure
+
+
 def table_s1(given: argparse.Namespace) -> dict[str, Any]:
     """LCP table S1."""
     rows: list[list[Any]] = []
@@ -285,12 +304,7 @@ def table_s1(given: argparse.Namespace) -> dict[str, Any]:
         print(f"alpha {alpha:g}: {rows[-1][1]:.2f}%", file=sys.stderr, flush=True)
     columns = ["alpha", "test accuracy, %", "standard deviation over seeds", "unconverged at the end, %"]
     show(columns, rows)
-    figure, (axis,) = panels(1)
-    axis.errorbar(
-        range(len(rows)), [r[1] for r in rows], [np.nan_to_num(r[2]) for r in rows], fmt="o", color=COLOURS[0]
-    )
-    axis.set_xticks(range(len(rows)), [r[0] for r in rows])
-    axis.set(xlabel="alpha", ylabel="test accuracy, %")
+    figure = draw_table_s1(rows)
     return {"columns": columns, "rows": rows, "figure": figure}
 
 
@@ -603,7 +617,10 @@ def main(argv: list[str] | None = None) -> int:
             save(figure, given.plot)
         if given.json is not None:
             given.json.parent.mkdir(parents=True, exist_ok=True)
-            given.json.write_text(json.dumps({"command": given.command, **found}, indent=1), encoding="utf-8")
+            given.json.write_text(
+                json.dumps(strict({"command": given.command, **found}), indent=1, allow_nan=False),
+                encoding="utf-8",
+            )
     except CircuitlabError as error:
         print(error, file=sys.stderr)
         return 1

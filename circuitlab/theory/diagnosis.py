@@ -21,6 +21,9 @@ from circuitlab.theory.measure import FAILS, ROUGHLY, Measure, Row, above, below
 from circuitlab.theory.updates import Comparison
 
 NONE, COSINE, NORM = "dimensionless", "cosine", "norm"
+NEUTRAL = 1e-8
+"""Real part, in 1/ms, up to which a direction counts as neutral: rounding of the differences, and what an integral
+controller leaves free (the sum over classes of a softmax's u)."""
 LOSS_UNITS = "nats (cross_entropy), squared units (squared_error)"
 
 
@@ -110,7 +113,7 @@ def _conditions(found: Examination) -> Iterator[Measure]:
         "largest real part of the eigenvalues of units, control and controller with their time constants, linearised "
         "at the controlled equilibrium [DFC Condition 3 in general, figure 3E]; NaN for samples not looked at",
         "below 0",
-        below(0.0),
+        below(NEUTRAL),
     )
     if found.free.state.dtype.itemsize < 8:
         yield eigenvalue.without("its differences need dtype: float64")
@@ -187,7 +190,7 @@ def _updates(found: Examination) -> Iterator[Measure]:
         (LOSS, "-dL", "above 0", positive, "the loss gradient at the free equilibrium [LCP eq. 5, 89-90]"),
         (
             CONTROL,
-            "-d(H + L/alpha)",
+            "-d(H + L/alpha)" if found.task.controller.alpha > 0 else "-dH, alpha 0",
             "1" if exact else "",
             large(0.95, 0.7) if exact else None,
             "the negative gradient of H + L/alpha, by exact dynamic inversion [LCP Theorem 1, section 2.4]",

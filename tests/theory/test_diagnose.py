@@ -13,9 +13,9 @@ import torch
 
 from circuitlab.cli.main import main
 from circuitlab.control.linear_feedback import LinearFeedback
-from circuitlab.control.output import leaky_integral
+from circuitlab.control.output import integral, leaky_integral
 from circuitlab.learn.backprop import RecurrentBackprop
-from circuitlab.learn.base import Task
+from circuitlab.learn.base import Batch, Task
 from circuitlab.learn.least_control import LeastControl
 from circuitlab.theory import updates
 from circuitlab.theory.diagnosis import conclusion, measures
@@ -289,3 +289,16 @@ def test_single_precision_says_what_it_cannot_do(
     found = shown(capsys, str(experiment), "--samples", "4", "--set", "dtype=float32")["measures"]
     assert "float64" in found["largest_real_part"]["does_not_apply"]
     assert found["control_share"]["mean"] == pytest.approx(1, abs=1e-3)
+
+
+def test_integral_control_of_a_softmax_is_neutral_not_unstable() -> None:
+    """Without a leak nothing moves the sum over classes of u: an eigenvalue of zero, which is no instability."""
+    t = task(random_circuit(0, gain=0.4), controller=integral(1000.0))
+    b = batch(t, 3)
+    soft = Batch(b.x, 0.9 * b.target + 0.1 / 3)
+    rows = {row.key: row for row in measures(examine(t, LeastControl(), soft))}
+    assert rows["largest_real_part"].mean == pytest.approx(0, abs=1e-9)
+    assert rows["largest_real_part"].verdict == HOLDS
+    assert rows["distance_zero"].inapplicable == "alpha is 0 already"
+    assert rows["energy_excess"].inapplicable == "H + L/alpha needs alpha > 0"
+    assert rows["cosine_control_gradient"].title == "update and -dH, alpha 0"
