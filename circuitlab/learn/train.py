@@ -237,8 +237,10 @@ class Trainer:
 
     def _step(self, sample_ids: np.ndarray) -> None:
         batch, outcome, right = self._outcome(sample_ids)
-        if bool(outcome.used.any()) or any(learning.rule.always for learning in self.feedback):
-            self._apply(outcome.updates, bool(outcome.used.any()))
+        if bool(outcome.used.any()):
+            self._apply(outcome.updates)
+        elif any(learning.rule.always for learning in self.feedback):
+            self._apply(outcome.updates, used=False)
         if self.scheduler is not None and self.per == "step":
             self.scheduler.step()
         self.at.step += 1
