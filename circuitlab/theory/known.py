@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -69,7 +68,7 @@ class KnownTask(Task):
             return found.free
         return super().free(drive, exact)
 
-    def controlled(self, drive: Tensor, target: Tensor, free: Solution, *more: Any) -> Solution:
+    def controlled(self, drive: Tensor, target: Tensor, free: Solution, x: Tensor | None = None) -> Solution:
         found = self.found
         if (
             found is not None
@@ -81,7 +80,7 @@ class KnownTask(Task):
             and torch.equal(target, found.target)
         ):
             return found.controlled
-        return super().controlled(drive, target, free, *more)
+        return super().controlled(drive, target, free, x)
 
 
 def one_sample(batch: Batch, sample: int) -> Batch:

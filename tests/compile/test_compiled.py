@@ -76,7 +76,9 @@ def test_names_of_parameters_and_kernels() -> None:
     names = ["h_y", "x1_h", "h_g", "x2_g", "g_h", "g_z", "z_h"]
     assert list(compiled.weights) == names
     assert set(compiled.parameters_by_name()) == {*names, "h_bias", "g_bias", "y_bias"}
-    assert compiled.weights["z_h"].requires_grad, "bursts are feedback weights, which a pathway's own rule teaches"
+    assert compiled.weights["z_h"].requires_grad, (
+        "bursts are feedback weights, which a pathway's own rule teaches"
+    )
     assert set(compiled.plastic()) == {"h_y", "x1_h", "h_g", "g_h", "h_bias", "y_bias"}
     used = compiled.kernels_used()
     assert (used["h_g"], used["x2_g"], used["h_y"]) == ("diagonal", "csr", "dense")
