@@ -36,9 +36,8 @@ class Controlled:
 
     def select(self, columns: Tensor) -> Controlled:
         """The same for some of the samples."""
-        return replace(
-            self, drive=self.drive[:, columns], target=self.target[:, columns], phi=self.phi[:, columns]
-        )
+        drive, target, phi = (tensor[:, columns] for tensor in (self.drive, self.target, self.phi))
+        return replace(self, system=self.system.select(columns), drive=drive, target=target, phi=phi)
 
     def output_imbalance(self, phi: Tensor, u: Tensor) -> Tensor:
         """-dL/dy - alpha u, [output unit, sample]  [eq. 6]."""
@@ -67,15 +66,64 @@ class Controlled:
         return (noise / digits_kept(y.dtype)).clamp(min=TINY)
 
 
+class ControlledEquations(Equations):
+    """Equations with a controller u among their rows, which in real time may have a proportional part.
+
+    Attributes:
+        batch: under control. `blocks` has `soma` and `controller`.
+    """
+
+    batch: Controlled
+
+    def silence(self) -> Tensor:
+        """With the integral part of the controller at zero."""
+        return self.close_algebraic(self.start())
+
+    def _proportional(self, state: Tensor) -> Tensor:
+        """k_p e, [output unit, sample]."""
+        y = state[self.blocks["soma"]][self.batch.system.output]
+        return self.batch.loss.gradient(y, self.batch.target) * -self.batch.controller.k_p
+
+    def integrated(self, state: Tensor) -> Tensor:
+        if not self.batch.controller.k_p:
+            return state
+        state = state.clone()
+        state[self.blocks["controller"]] -= self._proportional(state)
+        return state
+
+    def close_algebraic(self, state: Tensor) -> Tensor:
+        batch, rows = self.batch, self.blocks["controller"]
+        if batch.controller.tau_ms == 0:
+            y = state[self.blocks["soma"]][batch.system.output]
+            state[rows] = batch.controller.at_once(batch.loss, y, batch.target)
+        elif batch.controller.k_p:
+            state[rows] += self._proportional(state)
+        return state
+
+
 def digits_kept(dtype: torch.dtype) -> float:
     """Relative accuracy that rounding must leave to what a residual is judged by: well below the default tolerances."""
     return 2.5e-6 if dtype == torch.float32 else 1e-9
 
 
 class Pathway(ABC):
-    """A feedback pathway: how the controller u becomes each neuron's control psi."""
+    """A feedback pathway: how the controller u becomes each neuron's control psi.
+
+    Attributes:
+        needs_free: whether what control aims at depends on the free state.
+    """
 
     name: str
+
+    needs_free: bool = False
+
+    def aimed(self, batch: Controlled, free: Tensor) -> Controlled:
+        """The batch with the target that control aims at.
+
+        Args:
+            free: potentials at the free equilibrium, [unit, sample].
+        """
+        return batch
 
     @abstractmethod
     def equations(self, batch: Controlled) -> Equations:

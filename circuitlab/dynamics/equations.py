@@ -150,8 +150,13 @@ class Equations(ABC):
         """The final form of a converged state (puts neurons that rest on a kink exactly there)."""
         return state
 
+    def integrated(self, state: Tensor) -> Tensor:
+        """The state in the variables that real time integrates, [row, sample]: the integral part of a PI controller
+        in place of the controller."""
+        return state
+
     def close_algebraic(self, state: Tensor) -> Tensor:
-        """The state with its algebraic rows (time constant zero) set from the others."""
+        """The opposite of `integrated`, with the algebraic rows (time constant zero) set from the others."""
         return state
 
     def kinks(self, state: Tensor) -> Tensor:

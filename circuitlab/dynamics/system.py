@@ -44,6 +44,10 @@ class System(ABC):
     def linearise(self, phi: Tensor, drive: Tensor) -> Point:
         """Evaluate the system at phi, [unit, sample]."""
 
+    def select(self, columns: Tensor) -> System:
+        """The system of some of the samples; as a rule all share one."""
+        return self
+
     def sweep(self, drive: Tensor) -> Sweep:
         """Passes through the system on one batch without feedback among units, for its free state."""
         return JacobiSweep(self, drive)

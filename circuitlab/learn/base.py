@@ -65,10 +65,15 @@ class Task:
 
     def controlled(self, drive: Tensor, target: Tensor, free: Solution) -> Solution:
         """The equilibrium under control, starting from the free one (or from zero, as `start` says), or warm."""
+        error = self.loss.gradient(self.outputs(free.fields.phi), target)
+        equations = self.pathway.equations(self.under_control(drive, target, free))
+        return self.find(CREDIT, equations, error=error, rate=free.rate)
+
+    def under_control(self, drive: Tensor, target: Tensor, free: Solution) -> Controlled:
+        """The batch with the target that the pathway aims at."""
         phi = free.fields.phi if self.start == "free" else torch.zeros_like(drive)
         batch = Controlled(self.system, drive, target, self.loss, self.controller, phi)
-        error = self.loss.gradient(self.outputs(free.fields.phi), target)
-        return self.find(CREDIT, self.pathway.equations(batch), error=error, rate=free.rate)
+        return self.pathway.aimed(batch, free.fields.phi)
 
     def find(
         self,
@@ -118,6 +123,7 @@ class Outcome:
         credit: the equilibrium that carries the credit: the controlled one, or the second phase of backpropagation.
         used: samples that the update is made of, bool [sample].
         phi: potentials whose rates the updates take, [unit, sample]; those of `credit` where None.
+        at_rest: whether `credit` is the equilibrium under control of the task's pathway.
         energy_checked, energy_lowered: samples solved again by descent, and those for which it found a lower energy.
     """
 
@@ -129,6 +135,7 @@ class Outcome:
     phi: Tensor | None = None
     energy_checked: int = 0
     energy_lowered: int = 0
+    at_rest: bool = False
 
     @property
     def presynaptic(self) -> Tensor:

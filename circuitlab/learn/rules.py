@@ -5,6 +5,7 @@ from __future__ import annotations
 from circuitlab.errors import CircuitError
 from circuitlab.learn.backprop import Backprop, RecurrentBackprop
 from circuitlab.learn.base import LearningRule
+from circuitlab.learn.deep_feedback_control import DeepFeedbackControl, LinearisedSteadyState, SteadyState
 from circuitlab.learn.least_control import LeastControl
 
 RULES: dict[str, LearningRule] = {
@@ -14,6 +15,9 @@ RULES: dict[str, LearningRule] = {
         LeastControl(gated=True),
         RecurrentBackprop(),
         Backprop(),
+        DeepFeedbackControl(),
+        SteadyState(),
+        LinearisedSteadyState(),
     )
 }
 

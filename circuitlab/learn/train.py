@@ -193,7 +193,7 @@ class Trainer:
             self.bound.apply(thorough=True)
         metrics = self.at.sums.metrics(self.at.unconverged)
         if self.schedule.alpha is not None:
-            metrics["alpha"] = self.task.controller.alpha
+            metrics["alpha"] = self.task.controller.leak
         if self.schedule.check is not None:
             metrics["energy_checked"] = self.at.sums.energy_checked
             metrics["energy_lowered"] = self.at.sums.energy_lowered
