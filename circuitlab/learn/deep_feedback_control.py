@@ -17,7 +17,7 @@ from circuitlab.control.base import Controlled
 from circuitlab.control.linear_feedback import LinearFeedback
 from circuitlab.control.realtime import RealTime
 from circuitlab.dynamics.circuit import CircuitSystem
-from circuitlab.dynamics.equations import Fields
+from circuitlab.dynamics.equations import TINY, Equations, Fields
 from circuitlab.dynamics.tangent import Tangent
 from circuitlab.errors import CircuitError
 from circuitlab.learn.base import Batch, LearningRule, Outcome, Task, usable
@@ -38,6 +38,16 @@ def circuit_of(task: Task, rule: str) -> CircuitSystem:
     if not isinstance(task.system, CircuitSystem):
         raise CircuitError(f"learn.rule: {rule} compares firing rates, which only a circuit has")
     return task.system
+
+
+def speed(equations: Equations, state: Tensor) -> Tensor:
+    """Largest share by which potentials, or the controller, would change in one of their time constants, [sample]."""
+    wrong = equations.imbalance(state)
+    shares = []
+    for rows in equations.blocks.values():
+        size = torch.linalg.vector_norm(state[rows], dim=0).clamp(min=TINY)
+        shares.append(torch.linalg.vector_norm(wrong[rows], dim=0) / size)
+    return torch.stack(shares).amax(0)
 
 
 def compared(system: CircuitSystem, fields: Fields) -> tuple[Tensor, Tensor]:
@@ -102,8 +112,8 @@ class DeepFeedbackControl(LearningRule):
 
     Real time is `solve.max_time` in steps of `solve.dt`; the update is the mean over that time, so that it is as large
     as the steady state's. Where all samples of a batch have come to rest, the time that is left counts with what it
-    would repeat. A sample that ends further than `solve.free_tolerance` (largest relative residual) from rest is
-    unstable, and left out.
+    would repeat. A sample whose potentials or controller, at the end, would still change by more than a share of
+    `solve.free_tolerance` in one of their time constants is unsettled, and left out.
     """
 
     name = "deep_feedback_control"
@@ -149,8 +159,7 @@ class DeepFeedbackControl(LearningRule):
                 run.advance()
             done += count
             self._add(updates, system, post[:, : count * samples], pre[:, : count * samples])
-            state = torch.cat([run.phi, run.u])
-            residual = equations.relative(equations.imbalance(state), state).amax(0)
+            residual = speed(equations, torch.cat([run.phi, run.u]))
             left = steps - done
             if left and bool((residual <= settings.at(run.phi.dtype)).all()):
                 run.look()

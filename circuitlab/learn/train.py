@@ -234,6 +234,9 @@ class Trainer:
         batch, outcome, right = self._outcome(sample_ids)
         if bool(outcome.used.any()):
             self._apply(outcome.updates)
+        else:
+            self.optimizer.zero_grad()
+            self.optimizer.step()  # changes nothing; schedulers ask that steps come before theirs
         if self.scheduler is not None and self.per == "step":
             self.scheduler.step()
         self.at.step += 1

@@ -26,8 +26,9 @@ from circuitlab.errors import CircuitError
 from circuitlab.learn.base import Batch, Outcome, Task
 from circuitlab.learn.feedback.base import FeedbackRule
 
-LOST = 1000.0
-"""A sample whose controller strays by this many times the noise is unstable, and teaches nothing."""
+LOST = 100.0
+"""A sample whose controller strays by this many times the noise is unstable, and teaches nothing (Q only
+decays, which is what makes circuits stable again)."""
 
 
 @dataclass(frozen=True)
@@ -77,11 +78,11 @@ class NoisyFeedback(FeedbackRule):
         if bool(lost.any()):
             kept = torch.nonzero(~lost).squeeze(1)
             if not len(kept):
-                return torch.zeros_like(q)
+                return -self.noise.decay * q
             u = None if u is None else u[:, kept]
             own, cross, lost = self._moments(pathway, batch.select(kept), u, step, high_pass)
             if bool(lost.any()):
-                return torch.zeros_like(q)
+                return -self.noise.decay * q
         found = torch.addmm(cross, q, own, beta=s).mul_(-1 / s**2).sub_(q, alpha=self.noise.decay)
         return found if pathway.system.controlled is None else found * pathway.system.controlled
 
