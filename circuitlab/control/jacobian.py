@@ -59,13 +59,11 @@ def _solved(step: Callable[[Tensor], Tensor], columns: Tensor) -> Tensor:
         psi = torch.as_tensor(vector.reshape(n, 1), dtype=columns.dtype, device=columns.device)
         return vector.reshape(n) - step(psi).squeeze(1).double().cpu().numpy()
 
-    operator = LinearOperator((n, n), matvec=matvec, dtype=np.float64)
+    operator = LinearOperator((n, n), matvec=matvec, dtype=np.float64)  # type: ignore[call-arg]
     tolerance = 10 * float(torch.finfo(columns.dtype).eps)
     found = []
     for column in columns.double().cpu().numpy().T:
-        solution, failed = gmres(
-            operator, column, rtol=tolerance, atol=0.0, restart=min(n, 200), maxiter=20
-        )
+        solution, failed = gmres(operator, column, rtol=tolerance, atol=0.0, restart=min(n, 200), maxiter=20)
         if failed or not np.isfinite(solution).all():
             raise CircuitError(
                 "control.feedback: jacobian is the response of the outputs to a steady current, and this circuit has "

@@ -72,8 +72,8 @@ class LinearFeedback(Pathway):
 
     @classmethod
     def jacobian(cls, system: CircuitSystem) -> Self:
-        """Q = (D (1 - W sigma'(0))^-1)^T, the transposed Jacobian of the outputs at silence; of layers the product of the
-        transposed weights, DFC's fixed feedback. Output units that project nowhere have the identity."""
+        """Q = (D (1 - W sigma'(0))^-1)^T, the transposed Jacobian of the outputs at silence; of layers the product
+        of the transposed weights, DFC's fixed feedback. Output units that project nowhere have the identity."""
         return cls(system, response(system, silent_slopes(system)))
 
     @classmethod

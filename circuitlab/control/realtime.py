@@ -1,9 +1,9 @@
 """Direct feedback in real time: circuit and controller step by step, with nothing allocated on the way.
 
-    tau dphi/dt = -phi + W sigma(phi) + U x + b + Q u + s eps                                    [eq. 121, 122; DFC eq. 1, 12]
-    u = u_int + k_p e,   tau_u du_int/dt = e - a u_int,   e = -dL/dy                                    [eq. 6; DFC eq. 4]
+    tau dphi/dt = -phi + W sigma(phi) + U x + b + Q u + s eps                              [eq. 121, 122; DFC eq. 1, 12]
+    u = u_int + k_p e,   tau_u du_int/dt = e - a u_int,   e = -dL/dy                       [eq. 6; DFC eq. 4]
 
-by the forward Euler method, which for noise with a time constant of its own is the method of Euler and Maruyama  [eq. 138].
+by the forward Euler method  [eq. 138].
 """
 
 from __future__ import annotations

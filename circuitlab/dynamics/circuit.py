@@ -115,8 +115,8 @@ class CircuitSystem(System):
         """
         updates = {}
         for links, pre in ((self.compiled.feedforward, x), (self.compiled.recurrent, rate)):
-            for link in links if pre is not None else ():
-                if link.projection.plastic:
+            for link in links:
+                if pre is not None and link.projection.plastic:
                     updates[link.projection.name] = link.kernel.outer(post[link.target], pre[link.source])
         for name, bias in self.compiled.biases.items() if x is not None else ():
             if bias.requires_grad:

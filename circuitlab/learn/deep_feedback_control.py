@@ -178,7 +178,14 @@ class DeepFeedbackControl(LearningRule):
         state = torch.cat([run.phi, run.u])
         kinks = torch.zeros_like(number)
         found = Solution(
-            equations.fields(state), state, residual <= limit, residual, number, number.double(), kinks, "euler"
+            equations.fields(state),
+            state,
+            residual <= limit,
+            residual,
+            number,
+            number.double(),
+            kinks,
+            "euler",
         )
         return updates, found
 

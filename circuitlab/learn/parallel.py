@@ -361,7 +361,9 @@ def whole(
     loss, cost, counted, *rest = rows
     free = _solution(outcome.free, fields[0], rest[:5], empty)
     credit = _solution(outcome.credit, fields[1], rest[5:], empty)
-    return WholeOutcome(outcome.updates, loss, free, credit, counted, None, checks[0], checks[1], cost), right
+    return WholeOutcome(
+        outcome.updates, loss, free, credit, counted, None, checks[0], checks[1], False, cost
+    ), right
 
 
 def _numbers(outcome: Outcome) -> list[Tensor]:

@@ -41,7 +41,7 @@ class FeedbackLearningSpec(Model):
     noise: Positive | None = None
     """Standard deviation of the noise on every neuron (0.01)."""
     noise_tau_ms: Milliseconds | None = Field(default=None, alias="noise_tau")
-    """Time constant of the Ornstein-Uhlenbeck noise (50 ms): longer than the neurons', shorter than the controller's."""
+    """Time constant of the Ornstein-Uhlenbeck noise (50 ms), between the neurons' and the controller's."""
     dt_ms: Milliseconds | None = Field(default=None, alias="dt")
     """Time step of the noisy dynamics (10 ms), at most the shortest time constant."""
     steps: Count | None = None

@@ -3,7 +3,7 @@
 Noise s eps on every neuron travels through the circuit to the outputs, and the controller u works against it. What a
 feedback synapse sees is its neuron's feedback compartment, Q u + s eps, and the controller:
 
-    dQ = -(1/s^2) < (Q u + s eps) u_hp^T > - decay Q                                        [eq. 123, 135, 139; DFC eq. 13]
+    dQ = -(1/s^2) < (Q u + s eps) u_hp^T > - decay Q                                  [eq. 123, 135, 139; DFC eq. 13]
 
 with <> the mean over time and samples, so that a rate lr of plain gradient descent is 1/tau_Q with tau_Q counted in
 minibatches. The published code sums over its steps instead: lr = steps / tau_Q in these units.
