@@ -74,9 +74,9 @@ class SteadyState(LearningRule):
         used = usable(task, found.converged & free.converged)
         fields = found.fields
         post, rate = compared(system, fields)
-        post = post * (used / max(int(used.sum()), 1))
+        post = torch.where(used, post, 0) / max(int(used.sum()), 1)
         loss = task.loss.value(task.outputs(free.fields.phi), batch.target)
-        updates = system.synaptic(torch.where(used, post, 0), rate, batch.x)
+        updates = system.synaptic(post, torch.where(used, rate, 0), batch.x)
         return Outcome(updates, loss, free, found, used, at_rest=self.at_rest)
 
     at_rest = True

@@ -267,7 +267,9 @@ def test_strong_control_through_hidden_units_converges() -> None:
     for i in range(3):
         phi, u = found.fields.phi[:, i].numpy(), found.fields.u[:, i].numpy()
         assert twin.f(phi, b.x[:, i].numpy()) + q @ u == pytest.approx(np.zeros(twin.n), abs=1e-9)
-        assert cross_entropy(b.target[:, i].numpy())(phi[-3:]) + 0.01 * u == pytest.approx(np.zeros(3), abs=1e-9)
+        assert cross_entropy(b.target[:, i].numpy())(phi[-3:]) + 0.01 * u == pytest.approx(
+            np.zeros(3), abs=1e-9
+        )
 
 
 def test_parameters_are_the_rows_of_q_and_nothing_acts_where_no_control_is() -> None:
