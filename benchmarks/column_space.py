@@ -2,8 +2,8 @@
 
     python benchmarks/column_space.py EXPERIMENT.yaml [--set KEY=VALUE ...] [--samples 100]
 
-The share |P Q| / |Q| of Q in the row space of J = D (1 - W sigma')^-1, before learning and after every epoch, as mean and
-standard deviation over test samples at their free equilibria (eq. 120, 124; DFC Condition 2); 1 is perfect. For one
+The share |P Q| / |Q| of Q in the row space of J = D (1 - W sigma')^-1, before learning and after every epoch, as mean
+and standard deviation over test samples at their free equilibria (eq. 120, 124; DFC Condition 2); 1 is perfect. For one
 sample learning brings it near 1 (Proposition S10, DFC Theorem 6); one Q cannot suit the Jacobians of all samples.
 """
 

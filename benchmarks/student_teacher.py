@@ -3,13 +3,14 @@
     python benchmarks/student_teacher.py [-o experiments/data/student_teacher.npz] [--samples 1000] [--seed 0]
 
 A teacher with the student's layers (15-10-10-5, tanh, linear output), normal weights of standard deviation
-2/sqrt(inputs of the unit) and normal biases of 0.1, answers inputs uniform in [-1, 1]; answers are scaled to standard deviation
-1. An experiment sets a share of the samples aside for testing by `data.test: 0.2`.
+2/sqrt(inputs of the unit) and normal biases of 0.1, answers inputs uniform in [-1, 1]; answers are scaled to standard
+deviation 1. An experiment sets a share of the samples aside for testing by `data.test: 0.2`.
 """
 
 from __future__ import annotations
 
 import argparse
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ def teacher(samples: int, seed: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
     x = rng.uniform(-1, 1, (samples, SIZES[0]))
     rate = x
-    for number, (before, after) in enumerate(zip(SIZES[:-1], SIZES[1:], strict=True)):
+    for number, (before, after) in enumerate(pairwise(SIZES)):
         weights = 2 * rng.standard_normal((after, before)) / before**0.5
         rate = rate @ weights.T + 0.1 * rng.standard_normal(after)
         if number < len(SIZES) - 2:

@@ -1,4 +1,4 @@
-"""DFC's rules: their updates recomputed with numpy, during the dynamics and at rest, and what becomes of the unstable."""
+"""DFC's rules: their updates by numpy, during the dynamics and at rest, and what becomes of unstable samples."""
 
 from __future__ import annotations
 

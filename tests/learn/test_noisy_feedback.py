@@ -132,7 +132,7 @@ def test_rules_without_a_controlled_equilibrium_get_one() -> None:
 
 
 def test_unstable_samples_teach_nothing_but_decay() -> None:
-    """J Q = 3 sigma'(h) - 1: the saturated sample runs away; the rest is what it is without it, and alone it decays Q."""
+    """J Q = 3 sigma'(h) - 1: the saturated sample runs away; the others learn without it, and alone it decays Q."""
     small = circuit(
         [
             population("x", "input", 1, activation="linear"),
