@@ -65,8 +65,8 @@ class FeedbackLearningSpec(Model):
     """Proportional gain of the output controller in the phases of `alternating` (0.15)."""
     optimizer: OptimizerSpec | None = None
     """The optimizer of the feedback weights: for `kolen_pollack` the circuit's own, for the others sgd, at 1 for
-    `anti_hebbian` and 0.1 for `alternating`. A rate of plain sgd is 1/tau_Q, in minibatches: updates are means over time
-    and samples."""
+    `anti_hebbian` and 0.1 for `alternating`. A rate of plain sgd is 1/tau_Q, in minibatches: updates are means over
+    time and samples."""
 
     @classmethod
     def normalise(cls, data: dict[str, Any]) -> dict[str, Any]:

@@ -224,11 +224,6 @@ def test_overrides_reach_every_depth_through_shorthands_too(folder: Path) -> Non
             " least_control_gated, recurrent_backprop, backprop",
         ),
         (
-            "control.controller.type=pi",
-            "--set control.controller.type: 'pi' is not built yet; allowed: leaky_integral,"
-            " integral, proportional",
-        ),
-        (
             "solve.dt=1",
             "--set solve.dt: 1 has no unit; write a time with its unit, such as '10 ms' (units: s,"
             " ms, us, min)",
