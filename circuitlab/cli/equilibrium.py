@@ -39,7 +39,7 @@ def equilibrium(
     control: Annotated[
         str | None,
         typer.Option(
-            "--control", metavar="PATHWAY", help="dynamic_inversion (the default) or linear_feedback."
+            "--control", metavar="PATHWAY", help="A feedback pathway; dynamic_inversion unless given."
         ),
     ] = None,
     overrides: Overrides = None,

@@ -41,7 +41,7 @@ class Controlled:
         """The same for some of the samples."""
         x = None if self.x is None else self.x[:, columns]
         drive, target, phi = (tensor[:, columns] for tensor in (self.drive, self.target, self.phi))
-        return replace(self, drive=drive, target=target, phi=phi, x=x)
+        return replace(self, system=self.system.select(columns), drive=drive, target=target, phi=phi, x=x)
 
     def output_imbalance(self, phi: Tensor, u: Tensor) -> Tensor:
         """-dL/dy - alpha u, [output unit, sample]  [eq. 6]."""
@@ -76,6 +76,41 @@ class Controlled:
         """
         noise = self.loss.controller_rounding(y, self.target, self.controller.alpha, work)
         return (noise / digits_kept(y.dtype)).clamp(min=TINY)
+
+
+class ControlledEquations(Equations):
+    """Equations with a controller u among their rows, which in real time may have a proportional part.
+
+    Attributes:
+        batch: under control. `blocks` has `soma` and `controller`.
+    """
+
+    batch: Controlled
+
+    def silence(self) -> Tensor:
+        """With the integral part of the controller at zero."""
+        return self.close_algebraic(self.start())
+
+    def _proportional(self, state: Tensor) -> Tensor:
+        """k_p e, [output unit, sample]."""
+        y = state[self.blocks["soma"]][self.batch.system.output]
+        return self.batch.loss.gradient(y, self.batch.target) * -self.batch.controller.k_p
+
+    def integrated(self, state: Tensor) -> Tensor:
+        if not self.batch.controller.k_p:
+            return state
+        state = state.clone()
+        state[self.blocks["controller"]] -= self._proportional(state)
+        return state
+
+    def close_algebraic(self, state: Tensor) -> Tensor:
+        batch, rows = self.batch, self.blocks["controller"]
+        if batch.controller.tau_ms == 0:
+            y = state[self.blocks["soma"]][batch.system.output]
+            state[rows] = batch.controller.at_once(batch.loss, y, batch.target)
+        elif batch.controller.k_p:
+            state[rows] += self._proportional(state)
+        return state
 
 
 def digits_kept(dtype: torch.dtype) -> float:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from circuitlab.control.augmented_energy import AugmentedEnergy
-from circuitlab.control.base import Controlled
+from circuitlab.control.base import Controlled, ControlledEquations
 from circuitlab.control.decoder import DecoderEquations
 from circuitlab.control.feedback import (
     AmongUnits,
@@ -65,7 +65,7 @@ class DynamicInversion(AmongUnits):
         return InversionEquations(self.feedback, batch)
 
 
-class InversionEquations(Equations):
+class InversionEquations(ControlledEquations):
     """Rows: soma phi, control psi, controller u.
 
     Args:
@@ -93,7 +93,7 @@ class InversionEquations(Equations):
         self.dearer = preconditioned_sweep(batch.system) if preconditioner is not None else 1.0
         self.cuts, self.outputs = Cuts(list(self.blocks.values())), Cuts([batch.system.output])
         self.count = 0
-        tau, tau_u = batch.system.tau, batch.controller.tau_ms
+        tau, tau_u = batch.system.tau, batch.controller.pace_ms
         self.time_constants = torch.cat([tau, tau, torch.full_like(tau[:1], tau_u).expand(k, 1)])
 
     def start(self) -> Tensor:
@@ -232,14 +232,6 @@ class InversionEquations(Equations):
         if not isinstance(system, CircuitSystem) or type(self.feedback) is not Feedback:
             return None
         return AugmentedEnergy(self.batch, system) if system.controlled is None and leak > 0 else None
-
-    def close_algebraic(self, state: Tensor) -> Tensor:
-        if self.batch.controller.tau_ms == 0:
-            y = state[self.blocks["soma"]][self.batch.system.output]
-            state[self.blocks["controller"]] = self.batch.controller.at_once(
-                self.batch.loss, y, self.batch.target
-            )
-        return state
 
     def _on_kink(self, state: Tensor) -> Tensor | None:
         """Neurons on a kink, bool [unit, sample], or None where no population has one."""

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from circuitlab.control.augmented_energy import AugmentedEnergy, outputs_apart
-from circuitlab.control.base import Controlled
+from circuitlab.control.base import Controlled, ControlledEquations
 from circuitlab.control.dynamic_inversion import InversionEquations
 from circuitlab.control.feedback import AmongUnits, Feedback
 from circuitlab.dynamics.circuit import CircuitPoint, CircuitSystem
-from circuitlab.dynamics.equations import Energy, Equations, Fields
+from circuitlab.dynamics.equations import Energy, Fields
 from circuitlab.dynamics.preconditioned import WHOLE, Minibatch
 from circuitlab.errors import CircuitError
 
@@ -38,7 +38,7 @@ class EnergyBased(AmongUnits):
         return EnergyEquations(self.feedback, batch)
 
 
-class EnergyEquations(Equations):
+class EnergyEquations(ControlledEquations):
     """Rows: soma phi, controller u; the control is psi = phi - prediction."""
 
     products = 2
@@ -133,14 +133,6 @@ class EnergyEquations(Equations):
     def energy(self) -> Energy | None:
         system = self._system()
         return None if system is None else AugmentedEnergy(self.batch, system, control=False)
-
-    def close_algebraic(self, state: Tensor) -> Tensor:
-        if self.batch.controller.tau_ms == 0:
-            y = state[self.blocks["soma"]][self.batch.system.output]
-            state[self.blocks["controller"]] = self.batch.controller.at_once(
-                self.batch.loss, y, self.batch.target
-            )
-        return state
 
     def _on_kink(self, state: Tensor) -> Tensor | None:
         """Neurons on a kink, bool [unit, sample], or None where no population has one."""

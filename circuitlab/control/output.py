@@ -6,7 +6,7 @@ one brought the circuit there.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -15,15 +15,36 @@ from circuitlab.dynamics.loss import OutputLoss
 
 @dataclass(frozen=True)
 class OutputController:
-    """tau_u du/dt = -dL/dy - alpha u  [eq. 6].
+    """tau_u du/dt = -dL/dy - alpha u  [eq. 6], or with a proportional part, and e = -dL/dy,
+
+    u = u_int + k_p e,   tau_u du_int/dt = e - a u_int                                                  [DFC eq. 4]
+
+    which rests where alpha u = e with alpha = a / (1 + a k_p).
 
     Args:
-        alpha: leak, dimensionless; zero for pure integral control.
+        alpha: the leak that the equilibrium knows, dimensionless; zero for pure integral control. With a proportional
+            part this is less than the leak `a` of the integral.
         tau_ms: time constant tau_u in ms; zero where u follows the error at once.
+        k_p: gain of the proportional part.
     """
 
     alpha: float
     tau_ms: float
+    k_p: float = 0.0
+
+    @property
+    def leak(self) -> float:
+        """The leak `a` of the integral part."""
+        return self.alpha / (1 - self.alpha * self.k_p)
+
+    @property
+    def pace_ms(self) -> float:
+        """tau_u alpha / a, in ms: tau_u du_int/dt is this many times slower than -dL/dy - alpha u says."""
+        return self.tau_ms * (1 - self.alpha * self.k_p)
+
+    def with_leak(self, leak: float) -> OutputController:
+        """The same with another leak of its integral part."""
+        return replace(self, alpha=leak / (1 + leak * self.k_p))
 
     def at_once(self, loss: OutputLoss, y: Tensor, target: Tensor) -> Tensor:
         """u = -dL/dy / alpha, [output unit, sample]: the proportional controller, beta = 1/alpha."""
@@ -43,3 +64,8 @@ def integral(tau_ms: float) -> OutputController:
 def proportional(beta: float) -> OutputController:
     """u = -beta dL/dy, the same equilibrium as a leak of alpha = 1/beta."""
     return OutputController(1 / beta, 0.0)
+
+
+def proportional_integral(alpha: float, k_p: float, tau_ms: float) -> OutputController:
+    """u = u_int + k_p e, tau_u du_int/dt = e - alpha u_int, e = -dL/dy  [DFC eq. 4]."""
+    return OutputController(0.0, tau_ms, k_p).with_leak(alpha)

@@ -100,14 +100,25 @@ class CircuitSystem(System):
         rate = self.rates(phi)
         if gated:
             psi = psi * self.slopes(phi, rate)
+        return self.synaptic(psi, rate, x)
+
+    @torch.no_grad()
+    def synaptic(self, post: Tensor, rate: Tensor | None, x: Tensor | None) -> dict[str, Tensor]:
+        """Sums over samples of post_i pre_j for every plastic synapse, and of post_i for every plastic bias.
+
+        Args:
+            post: [unit, sample].
+            rate: sigma(phi), [unit, sample]; projections among units are passed over where None.
+            x: [input unit, sample]; projections from inputs, and biases, are passed over where None.
+        """
         updates = {}
         for links, pre in ((self.compiled.feedforward, x), (self.compiled.recurrent, rate)):
             for link in links:
-                if link.projection.plastic:
-                    updates[link.projection.name] = link.kernel.outer(psi[link.target], pre[link.source])
-        for name, bias in self.compiled.biases.items():
+                if pre is not None and link.projection.plastic:
+                    updates[link.projection.name] = link.kernel.outer(post[link.target], pre[link.source])
+        for name, bias in self.compiled.biases.items() if x is not None else ():
             if bias.requires_grad:
-                updates[f"{name}_bias"] = psi[self.compiled.units[name]].sum(1)
+                updates[f"{name}_bias"] = post[self.compiled.units[name]].sum(1)
         return updates
 
     @torch.no_grad()

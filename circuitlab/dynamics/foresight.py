@@ -69,13 +69,22 @@ def respond(system: CircuitSystem, phi: Tensor, count: int, minibatch: Minibatch
             for back in system.tied.get(rows.start, []):
                 back.route.add((psi if back.fresh else old)[back.route.source], raw[rows])
             psi[rows] = slopes[rows] * raw[rows] + columns[rows]
-    moved = psi.clone()
+    return Response(raw, spread(system, mean, psi, psi, count), price(system, count, phi.shape[1]))
+
+
+def spread(system: CircuitSystem, slopes: Tensor, psi: Tensor, start: Tensor, count: int) -> Tensor:
+    """How potentials answer controls, Phi = W S Phi + Psi, by `count` sweeps from a start, all [unit, column].
+
+    Args:
+        slopes: S, [unit, 1].
+    """
+    moved = start.clone()
     for _ in range(count):
-        rates = mean * moved
+        rates = slopes * moved
         for plan in system.plans:
             out = moved[plan.rows].copy_(psi[plan.rows])
             for route in plan.late:
                 route.add(rates[route.source], out)
             for route in plan.early:
-                route.add(mean[route.source] * moved[route.source], out)
-    return Response(raw, moved, price(system, count, phi.shape[1]))
+                route.add(slopes[route.source] * moved[route.source], out)
+    return moved

@@ -28,10 +28,12 @@ class Loss(ABC):
 
     Attributes:
         curvature: least eigenvalue of its Hessian anywhere.
+        step: times the gradient, it is what a nudge of 1 moves the target of deep feedback control by.
     """
 
     name: str
     curvature: float = 0.0
+    step: float = 1.0
 
     @abstractmethod
     def value(self, y: Tensor, target: Tensor) -> Tensor:
@@ -69,6 +71,7 @@ class SquaredError(Loss):
 
     name = "squared_error"
     curvature = 1.0
+    step = 2.0  # that paper's loss is |y - target|^2, so that a nudge of 0.5 asks for the target itself
 
     def value(self, y: Tensor, target: Tensor) -> Tensor:
         return 0.5 * (y - target).square().sum(0)
@@ -146,6 +149,16 @@ class CrossEntropy(Loss):
                 break
 
 
+def _solved(matrix: Tensor, right: Tensor, singular: bool = False) -> Tensor:
+    """matrix^-1 right, or its least-squares solution where the matrix is singular."""
+    if singular:
+        return torch.linalg.lstsq(matrix, right).solution
+    found, failed = torch.linalg.solve_ex(matrix, right)
+    if bool((failed == 0).all()) and bool(torch.isfinite(found).all()):
+        return found
+    return torch.linalg.lstsq(matrix, right).solution
+
+
 def _work(y: Tensor, work: Tensor | None) -> Tensor:
     """Memory to work in, [2, unit, sample]."""
     return y.new_empty((2, *y.shape)) if work is None else work
@@ -182,6 +195,16 @@ class OutputLoss:
     def gradient(self, y: Tensor, target: Tensor) -> Tensor:
         """dL/dy, [output unit, sample]."""
         return torch.cat([loss.gradient(y[rows], target[rows]) for loss, rows in self.parts])
+
+    def nudged(self, y: Tensor, target: Tensor, nudge: float) -> Tensor:
+        """y - nudge dL/dy, a target a little way down the loss, [output unit, sample]  [DFC eq. 3]."""
+        moves = [nudge * loss.step * loss.gradient(y[rows], target[rows]) for loss, rows in self.parts]
+        return y - torch.cat(moves)
+
+    @property
+    def quadratic(self) -> bool:
+        """Whether it is 1/2 |y - target|^2 of all outputs."""
+        return all(isinstance(loss, SquaredError) for loss, _ in self.parts)
 
     def hessian(self, y: Tensor, target: Tensor) -> Tensor:
         """d2L/dy2, block diagonal, [sample, output unit, output unit]."""
@@ -230,13 +253,16 @@ class OutputLoss:
         sample, [sample, output unit, output unit], by Newton's method."""
         u = guess
         eye = alpha * torch.eye(len(z), dtype=z.dtype, device=z.device)
+        if self.quadratic:
+            return _solved(eye + mixing, target - z)
         for _ in range(NEWTON_STEPS):
             y = z + (mixing @ u if mixing.ndim == 2 else torch.einsum("sij,js->is", mixing, u))
             wrong = alpha * u + self.gradient(y, target)
-            step = torch.linalg.lstsq(eye + self.hessian(y, target) @ mixing, wrong.t().unsqueeze(2)).solution
+            step = _solved(eye + self.hessian(y, target) @ mixing, wrong.t().unsqueeze(2), alpha == 0)
             step = step.squeeze(2).t()
             largest = step.abs().amax(0)
             u = u - step * (2 / largest.clamp(min=2))
-            if bool((largest <= torch.finfo(z.dtype).eps ** 0.5 * u.abs().amax(0)).all()):
+            enough = torch.finfo(z.dtype).eps ** 0.5
+            if bool((largest <= enough * u.abs().amax(0) + enough**4).all()):
                 break
         return u

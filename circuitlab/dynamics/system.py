@@ -59,6 +59,10 @@ class System(ABC):
         """The prediction at phi alone, [unit, sample]."""
         return self.linearise(phi, drive).prediction
 
+    def select(self, columns: Tensor) -> System:
+        """The system of some of the samples; as a rule all share one."""
+        return self
+
     def sweep(self, drive: Tensor) -> Sweep:
         """Passes through the system on one batch without feedback among units, for its free state."""
         return JacobiSweep(self, drive)

@@ -232,15 +232,29 @@ def _equilibrium(writer: RunWriter, found: Found, phase: str, solution: Solution
 
 def _controller(writer: RunWriter, found: Found, solution: Solution) -> None:
     compiled, task, spec = found.assembled.compiled, found.assembled.task, found.assembled.spec
+    nudged, rest = None, "alpha u + dL/dy = 0"
+    if spec.control.nudge is not None:
+        drive = task.system.drive(found.batch.x)
+        nudged = task.under_control(drive, found.batch.target, found.free).target
+        rest = "alpha u + y - r* = 0"
+        writer.attributes("equilibria/controlled", nudge=spec.control.nudge)
     for name, rows in compiled.outputs.items():
         writer.put(
             f"equilibria/controlled/controller/{name}",
             solution.fields.u[rows].t().cpu().numpy(),
             units="dimensionless",
-            description=f"[sample, unit] output controller of population {name}: alpha u + dL/dy = 0",
+            description=f"[sample, unit] output controller of population {name}: {rest}",
             symbol="u",
             loss=spec.losses[name].name,
         )
+        if nudged is not None:
+            writer.put(
+                f"equilibria/controlled/target/{name}",
+                nudged[rows].t().cpu().numpy(),
+                units="dimensionless",
+                description=f"[sample, unit] nudged target of population {name}: y - nudge dL/dy at the free state",
+                symbol="r*",
+            )
     writer.attributes(
         "equilibria/controlled",
         alpha=task.controller.alpha,

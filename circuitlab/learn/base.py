@@ -139,6 +139,7 @@ class Outcome:
         phi: potentials whose rates the updates take, [unit, sample]; those of `credit` where None.
         psi: credit signals that the updates take, [unit, sample]; those of `credit` where None.
         gated: whether the updates multiply them by sigma'(phi).
+        at_rest: whether `credit` is the equilibrium under control of the task's pathway.
         energy_checked, energy_lowered: samples solved again by descent, and those for which it found a lower energy.
     """
 
@@ -152,6 +153,7 @@ class Outcome:
     energy_lowered: int = 0
     psi: Tensor | None = None
     gated: bool = False
+    at_rest: bool = False
 
     @property
     def presynaptic(self) -> Tensor:

@@ -51,14 +51,13 @@ class LeastControl(LearningRule):
                 "allowed: least_control, recurrent_backprop"
             )
         drive = task.system.drive(batch.x)
-        free = task.free(drive, exact=self.needs_free or task.settings.thorough)
+        needs_free = self.needs_free or task.pathway.needs_free
+        free = task.free(drive, exact=needs_free or task.settings.thorough)
         controlled = task.controlled(drive, batch.target, free, batch.x)
         tried = lowered = 0
         if task.check:
             controlled, tried, lowered = checked(task, drive, batch, free, controlled)
-        used = usable(
-            task, controlled.converged & free.converged if self.needs_free else controlled.converged
-        )
+        used = usable(task, controlled.converged & free.converged if needs_free else controlled.converged)
         fields, y = controlled.fields, task.outputs(free.fields.phi)
         phi, psi, gated = fields.phi, fields.credit, self.gated
         if self.weighting == "error":
@@ -71,7 +70,9 @@ class LeastControl(LearningRule):
                 gated = False
         updates = mean_update(task, phi, psi, batch.x, used, gated)
         loss = task.loss.value(y, batch.target)
-        return Outcome(updates, loss, free, controlled, used, phi, tried, lowered, psi, gated)
+        return Outcome(
+            updates, loss, free, controlled, used, phi, tried, lowered, psi=psi, gated=gated, at_rest=True
+        )
 
 
 def error_weights(error: Tensor, u: Tensor) -> Tensor:

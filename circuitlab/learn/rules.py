@@ -5,6 +5,7 @@ from __future__ import annotations
 from circuitlab.errors import CircuitError
 from circuitlab.learn.backprop import Backprop, RecurrentBackprop
 from circuitlab.learn.base import LearningRule
+from circuitlab.learn.deep_feedback_control import DeepFeedbackControl, LinearisedSteadyState, SteadyState
 from circuitlab.learn.feedback_alignment import DirectFeedbackAlignment, FeedbackAlignment
 from circuitlab.learn.least_control import LeastControl
 from circuitlab.learn.nudged import EquilibriumPropagation, PredictiveCoding
@@ -20,6 +21,9 @@ RULES: dict[str, LearningRule] = {
         DirectFeedbackAlignment(),
         PredictiveCoding(),
         EquilibriumPropagation(),
+        DeepFeedbackControl(),
+        SteadyState(),
+        LinearisedSteadyState(),
     )
 }
 

@@ -42,9 +42,8 @@ class AlphaSchedule:
     def aimed(self, task: Task, update: int) -> Task:
         """The task with the leak of an update."""
         alpha = self.at(update)
-        if task.controller.alpha == alpha:
-            return task
-        return replace(task, controller=replace(task.controller, alpha=alpha))
+        controller = task.controller.with_leak(alpha)
+        return task if task.controller == controller else replace(task, controller=controller)
 
 
 @dataclass(frozen=True)

@@ -198,7 +198,7 @@ class Trainer:
             self.bound.apply(thorough=True)
         metrics = self.at.sums.metrics(self.at.unconverged)
         if self.schedule.alpha is not None:
-            metrics["alpha"] = self.task.controller.alpha
+            metrics["alpha"] = self.task.controller.leak
         if self.schedule.check is not None:
             metrics["energy_checked"] = self.at.sums.energy_checked
             metrics["energy_lowered"] = self.at.sums.energy_lowered
@@ -241,6 +241,9 @@ class Trainer:
             self._apply(outcome.updates)
         elif any(learning.rule.always for learning in self.feedback):
             self._apply(outcome.updates, used=False)
+        else:
+            self.optimizer.zero_grad()
+            self.optimizer.step()  # changes nothing; schedulers ask that steps come before theirs
         if self.scheduler is not None and self.per == "step":
             self.scheduler.step()
         self.at.step += 1

@@ -1,6 +1,7 @@
 """The circuit's own dynamics in real time, by the forward Euler method, until they rest.
 
-Every row moves with its own time constant; rows without one (a proportional controller) follow at once.
+Every row moves with its own time constant; rows without one (a proportional controller) follow at once, and of a PI
+controller the integral part is what moves.
 """
 
 from __future__ import annotations
@@ -63,11 +64,12 @@ class Simulation(Recomputed):
     """Real time passing."""
 
     def __init__(self, equations: Equations, state: Tensor, dt_ms: float) -> None:
-        super().__init__(equations, equations.close_algebraic(state))
+        super().__init__(equations, equations.close_algebraic(equations.integrated(state)))
         tau = equations.time_constants
         still = torch.zeros_like(tau)
         self.rate = torch.where(tau > 0, dt_ms / tau.clamp(min=torch.finfo(state.dtype).tiny), still)
 
     def advance(self, better: Tensor, trouble: Tensor) -> None:
         self.keep(better)
-        self.state = self.equations.close_algebraic(self.state + self.rate * self.wrong)
+        before = self.equations.integrated(self.state)
+        self.state = self.equations.close_algebraic(before + self.rate * self.wrong)

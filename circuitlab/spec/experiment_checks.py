@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from circuitlab.spec.base import Model, listed, refuse
 from circuitlab.spec.control_checks import check_control
 from circuitlab.spec.entries import Entry, Finding, entry_of, publish
+from circuitlab.spec.feedback_checks import check_feedback
 from circuitlab.spec.files import file_problem
 from circuitlab.spec.learn_checks import check_settled, cycle
 from circuitlab.spec.nudge_checks import check_descent, check_nudged
@@ -40,7 +41,16 @@ def check_experiment(
     rest = {key: value for key, value in source.data.items() if key != "record"}
     entry = entry_of(model, {"experiment": "unnamed", "circuit": "unnamed", **rest})
     if entry.spec is not None:
-        checks = (_data, _loss, check_control, _solve, _learn, check_settled, check_preconditioner)
+        checks = (
+            _data,
+            _loss,
+            check_control,
+            _solve,
+            _learn,
+            check_feedback,
+            check_settled,
+            check_preconditioner,
+        )
         for check in (*checks, check_nudged, check_descent):
             publish(source, (), entry, check(entry.spec, circuit))
         for path, file in _files(rest):
@@ -126,6 +136,7 @@ def _loss(spec: ExperimentSpec, circuit: CircuitSpec | None) -> Iterator[Finding
             loss.name == "cross_entropy"
             and loss.soft_targets == 0
             and spec.control.controller.type == "integral"
+            and spec.control.pathway != "deep_feedback_control"
         ):
             yield (
                 path,

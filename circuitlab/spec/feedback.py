@@ -13,16 +13,24 @@ from circuitlab.spec.quantities import Milliseconds, time_text
 
 NOISE: dict[str, Any] = {
     "noise": 0.01,
-    "noise_tau": "20 ms",
-    "dt": "4 ms",
+    "noise_tau": "50 ms",
+    "dt": "10 ms",
     "steps": 800,
-    "decay": 0.01,
-    "optimizer": {"name": "sgd", "lr": 1e-5},
+    "decay": 0.001,
+    "optimizer": {"name": "sgd", "lr": 1.0},
 }
 DEFAULTS: dict[str, dict[str, Any]] = {
     "kolen_pollack": {"decay": 1e-6},
     "anti_hebbian": NOISE,
-    "alternating": {**NOISE, "noise_tau": "none", "pretraining": 1, "passes": 1},
+    "alternating": {
+        **NOISE,
+        "decay": 0.01,
+        "pretraining": 1,
+        "passes": 1,
+        "alpha": 0.6,
+        "k_p": 0.15,
+        "optimizer": {"name": "sgd", "lr": 0.1},
+    },
 }
 """What the keys of each rule are where the file does not say; a rule takes no other keys."""
 
@@ -37,13 +45,13 @@ class FeedbackLearningSpec(Model):
     the circuit is controlled: a single phase) or `alternating` (Q learns from noise in phases of its own)."""
     decay: NotNegative | None = None
     """Decay of the feedback weights: for `kolen_pollack` a share per update, of W as well (1e-6); for the others the
-    factor of Q in its rule (0.01)."""
+    factor of Q in its rule (0.001 for `anti_hebbian`, 0.01 for `alternating`)."""
     noise: Positive | None = None
     """Standard deviation of the noise on every neuron (0.01)."""
     noise_tau_ms: Milliseconds | None = Field(default=None, alias="noise_tau")
-    """Time constant of the Ornstein-Uhlenbeck noise of `anti_hebbian` (20 ms)."""
+    """Time constant of the Ornstein-Uhlenbeck noise (50 ms), between the neurons' and the controller's."""
     dt_ms: Milliseconds | None = Field(default=None, alias="dt")
-    """Time step of the noisy dynamics (4 ms)."""
+    """Time step of the noisy dynamics (10 ms), at most the shortest time constant."""
     steps: Count | None = None
     """Time steps of the noisy dynamics per minibatch (800)."""
     pretraining: Count | None = None
@@ -51,11 +59,14 @@ class FeedbackLearningSpec(Model):
     passes: Count | None = None
     """Passes in which `alternating` teaches Q before each epoch but the first (1)."""
     alpha: Positive | None = None
-    """Leak of the output controller in the phases of `alternating`; that of `control.controller` unless given."""
+    """Leak of the output controller's integral part in the phases of `alternating` (0.6); its time constant is that of
+    `control.controller`."""
     k_p: NotNegative | None = None
-    """Proportional gain of the output controller in the phases of `alternating`."""
+    """Proportional gain of the output controller in the phases of `alternating` (0.15)."""
     optimizer: OptimizerSpec | None = None
-    """The optimizer of the feedback weights: for `kolen_pollack` the circuit's own, for the others sgd at 1e-5."""
+    """The optimizer of the feedback weights: for `kolen_pollack` the circuit's own, for the others sgd, at 1 for
+    `anti_hebbian` and 0.1 for `alternating`. A rate of plain sgd is 1/tau_Q, in minibatches: updates are means over
+    time and samples."""
 
     @classmethod
     def normalise(cls, data: dict[str, Any]) -> dict[str, Any]:

@@ -10,13 +10,14 @@ import torch
 from scipy.optimize import root
 
 from circuitlab.compile.compiled import CompiledCircuit
+from circuitlab.control.jacobian import response
 from circuitlab.control.linear_feedback import LinearFeedback
 from circuitlab.control.output import integral, leaky_integral
 from circuitlab.dynamics.circuit import CircuitSystem
 from circuitlab.errors import CircuitError
 from circuitlab.graph.circuit import Circuit
 from circuitlab.learn.least_control import LeastControl
-from tests.oracles.circuits import circuit, random_circuit
+from tests.oracles.circuits import circuit, edges, population, projection, random_circuit
 from tests.oracles.dense_twin import Twin, cross_entropy
 from tests.oracles.tasks import batch, task
 
@@ -159,3 +160,129 @@ def test_given_weights_that_do_not_fit(arrays: dict, message: str) -> None:
 def test_q_of_the_wrong_shape() -> None:
     with pytest.raises(CircuitError, match=r"Q has shape \(3, 14\), but the circuit needs \(14, 3\)"):
         LinearFeedback(system_of(random_circuit(0)), torch.zeros(3, 14))
+
+
+def dense_jacobian(small: Circuit, slope: np.ndarray) -> np.ndarray:
+    """(D (1 - W S)^-1)^T by numpy, with output units taking part."""
+    twin = Twin(small)
+    return (twin.d @ np.linalg.inv(np.eye(twin.n) - twin.w * slope)).T
+
+
+@pytest.mark.parametrize(
+    ("options", "slopes"),
+    [
+        (dict(seed=0), (1.0, 1.0)),
+        (dict(seed=1, dale=True), (1.0, 0.5)),
+        (dict(seed=2, activation="sigmoid"), (0.25, 0.25)),
+        (dict(seed=3, activation="relu", outputs=(3, 2)), (1.0, 1.0)),
+        (dict(seed=0, gain=3.0), (1.0, 1.0)),
+    ],
+    ids=["tanh", "softplus interneurons", "sigmoid", "relu above its kink", "expanding: by GMRES"],
+)
+def test_jacobian_feedback_is_the_response_of_the_outputs_at_silence(options: dict, slopes: tuple) -> None:
+    small = random_circuit(**options)
+    slope = np.concatenate([np.full(7, slopes[0]), np.full(4, slopes[1]), np.ones(Twin(small).k)])
+    q = LinearFeedback.jacobian(system_of(small)).q.numpy()
+    assert q == pytest.approx(dense_jacobian(small, slope), abs=1e-11)
+    assert q[-Twin(small).k :] == pytest.approx(np.eye(Twin(small).k), abs=1e-14)
+    if options.get("gain"):
+        assert np.abs(np.linalg.eigvals(Twin(small).w)).max() > 1, "plain steps diverge"
+
+
+def test_jacobian_feedback_of_layers_is_the_product_of_transposed_weights() -> None:
+    rng = np.random.default_rng(0)
+    sizes = {"x": 3, "a": 6, "b": 5, "y": 2}
+    weights = {(s, t): rng.standard_normal((sizes[t], sizes[s])) for s, t in ("xa", "ab", "by")}
+    full = {
+        key: edges(*np.nonzero(np.ones(w.shape))[::-1], w[np.nonzero(np.ones(w.shape))])
+        for key, w in weights.items()
+    }
+    types = {"x": "input", "a": "unit", "b": "unit", "y": "output"}
+    small = circuit(
+        [population(n, types[n], s, activation="linear" if n in "xy" else "tanh") for n, s in sizes.items()],
+        [projection(f"{s}_{t}", s, t, e) for (s, t), e in full.items()],
+    )
+    q = LinearFeedback.jacobian(system_of(small)).feedback_weights()
+    w_ab, w_by = weights["a", "b"], weights["b", "y"]
+    assert q["Q/a"].numpy() == pytest.approx(w_ab.T @ w_by.T, abs=1e-14)
+    assert q["Q/b"].numpy() == pytest.approx(w_by.T, abs=1e-14)
+    assert q["Q/y"].numpy() == pytest.approx(np.eye(2), abs=0)
+
+
+def test_jacobian_feedback_of_a_singular_circuit_is_refused() -> None:
+    ring = circuit(
+        [
+            population("x", "input", 1, activation="linear"),
+            population("h", "unit", 1),
+            population("y", "output", 1),
+        ],
+        [
+            projection("x_h", "x", "h", edges([0], [0], [1.0])),
+            projection("h_h", "h", "h", edges([0], [0], [1.0])),
+            projection("h_y", "h", "y", edges([0], [0], [1.0])),
+        ],
+    )
+    with pytest.raises(CircuitError, match=r"jacobian .* none that can be found .* allowed: random"):
+        LinearFeedback.jacobian(system_of(ring))
+
+
+@pytest.mark.parametrize("alpha", [1.0, 0.05])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_exact_q_reaches_dynamic_inversions_control(seed: int, alpha: float) -> None:
+    """Strict alignment (eq. 73, 76): with Q^T = D (1 - W sigma'(phi*))^-1 at one sample's own controlled equilibrium,
+    linear feedback has dynamic inversion's phi and psi at any leak."""
+    t = task(random_circuit(seed, dale=seed == 2), controller=leaky_integral(alpha, 100.0))
+    b = batch(t, samples=1)
+    optimal = LeastControl().outcome(t, b)
+    system, phi = t.system, optimal.credit.fields.phi
+    assert isinstance(system, CircuitSystem)
+    q = response(system, system.slopes(phi, system.rates(phi)))
+    found = LeastControl().outcome(replace(t, pathway=LinearFeedback(system, q)), b)
+    assert bool(found.credit.converged.all()) and bool(optimal.credit.converged.all())
+    assert torch.allclose(found.credit.fields.phi, phi, atol=1e-6)
+    assert torch.allclose(found.credit.fields.psi, optimal.credit.fields.psi, atol=1e-6)
+    assert float(optimal.credit.fields.psi.norm()) > 1e-2
+
+
+def test_strong_control_through_hidden_units_converges() -> None:
+    """A small leak, and most of the controller reaching the outputs through others: the sweep goes by the circuit's
+    linear answer, and what it finds satisfies the equations (which have several solutions) by numpy."""
+    rng = np.random.default_rng(4)
+    small = random_circuit(1)
+    q = dense_jacobian(small, np.ones(14)) @ (np.eye(3) + 0.2 * rng.standard_normal((3, 3)))
+    q[:7] *= 3
+    t = task(
+        small, controller=leaky_integral(0.01, 100.0), pathway=lambda s: LinearFeedback(s, torch.tensor(q))
+    )
+    b, twin = batch(t, samples=3), Twin(small)
+    drive = t.system.drive(b.x)
+    held = t.under_control(drive, b.target, t.free(drive))
+    equations = t.pathway.equations(held)
+    state = equations.start()
+    equations.sweep(state, torch.empty_like(state))
+    assert equations.answer is not None and equations.extra > 0  # type: ignore[attr-defined]
+    found = t.controlled(drive, b.target, t.free(drive))
+    assert bool(found.converged.all())
+    assert int(found.iterations.max()) < 60
+    for i in range(3):
+        phi, u = found.fields.phi[:, i].numpy(), found.fields.u[:, i].numpy()
+        assert twin.f(phi, b.x[:, i].numpy()) + q @ u == pytest.approx(np.zeros(twin.n), abs=1e-9)
+        assert cross_entropy(b.target[:, i].numpy())(phi[-3:]) + 0.01 * u == pytest.approx(
+            np.zeros(3), abs=1e-9
+        )
+
+
+def test_parameters_are_the_rows_of_q_and_nothing_acts_where_no_control_is() -> None:
+    small = random_circuit(0)
+    pops = [replace(p, controlled=p.type != "interneuron") for p in small.populations.values()]
+    pathway = LinearFeedback.random(system_of(circuit(pops, list(small.projections.values()))), 0)
+    assert set(pathway.parameters()) == set(pathway.feedback_weights()) == {"Q/e", "Q/i", "Q/y0"}
+    given = torch.full((7, 3), 2.5, dtype=torch.float64)
+    with torch.no_grad():
+        pathway.parameters()["Q/e"].copy_(given)
+        pathway.parameters()["Q/i"] += 1.0
+        pathway.parameters()["Q/y0"] *= 2.0
+    assert torch.equal(pathway.q[:7], given)
+    assert not pathway.identity
+    pathway.hold_signs()
+    assert (pathway.q[7:11] == 0).all() and (pathway.feedback_weights()["Q/i"] == 0).all()

@@ -19,6 +19,7 @@ from circuitlab.learn.base import Batch
 from circuitlab.learn.evaluate import PORTION, Split, evaluate
 from circuitlab.learn.least_control import LeastControl
 from circuitlab.learn.rules import RULES
+from circuitlab.spec.combinations import RULES as ALLOWED
 from tests.oracles.circuits import circuit, edges, population, projection, random_circuit, sparse
 from tests.oracles.dense_twin import Twin
 from tests.oracles.images import IMAGES, convolution
@@ -27,11 +28,11 @@ from tests.oracles.tasks import batch, task
 
 def test_rules_by_name() -> None:
     second_phase = {"recurrent_backprop", "backprop", "feedback_alignment", "direct_feedback_alignment"}
-    assert {"least_control", "least_control_gated"} | second_phase <= set(RULES)
+    assert set(RULES) == set(ALLOWED)
     assert all(name == rule.name for name, rule in RULES.items())
+    controlling = ("least_control", "deep_feedback_control")
+    assert all(rule.controls for name, rule in RULES.items() if name.startswith(controlling))
     assert not any(RULES[name].controls for name in second_phase)
-    assert RULES["least_control"].controls
-    assert RULES["least_control_gated"].controls
 
 
 @pytest.mark.parametrize("gated", [False, True], ids=["least_control", "least_control_gated"])

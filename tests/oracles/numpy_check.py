@@ -67,6 +67,7 @@ class Oracle:
                 self.u = {name: d[:] for name, d in group["controller"].items()}
                 self.loss = {name: d.attrs["loss"] for name, d in group["controller"].items()}
                 self.target = {name: d[:] for name, d in file["samples/target"].items()}
+                self.nudged = {name: d[:] for name, d in group.get("target", {}).items()}
                 self.updates = {name: d[:] for name, d in file["updates"].items()}
                 self.feedback = {
                     kind: {name: d[:] for name, d in file["feedback"][kind].items()}
@@ -125,8 +126,8 @@ class Oracle:
                     note("psi = 0 when free", state[name]["control"])
         return worst
 
-    def _gradient(self, name: str) -> np.ndarray:
-        y = self.states["controlled"][name]["soma"]
+    def _gradient(self, name: str, phase: str = "controlled") -> np.ndarray:
+        y = self.states[phase][name]["soma"]
         if self.loss[name] == "squared_error":
             return y - self.target[name]
         p = np.exp(y - y.max(1, keepdims=True))
@@ -135,9 +136,15 @@ class Oracle:
     def _control(self, note) -> None:
         state = self.states["controlled"]
         for name, u in self.u.items():
-            note("alpha u + dL/dy = 0", self.control["alpha"] * u + self._gradient(name))
+            error = self._gradient(name)
+            if self.control["pathway"] == "deep_feedback_control":
+                step = self.control["nudge"] * (2.0 if self.loss[name] == "squared_error" else 1.0)
+                nudged = self.states["free"][name]["soma"] - step * self._gradient(name, "free")
+                note("r* = y - nudge dL/dy", self.nudged[name] - nudged)
+                error = state[name]["soma"] - self.nudged[name]
+            note("alpha u + dL/dy = 0", self.control["alpha"] * u + error)
         controlled = {n: a for n, a in self.nodes.items() if a["type"] != "input" and a["controlled"]}
-        if self.control["pathway"] == "linear_feedback":
+        if self.control["pathway"] in ("linear_feedback", "deep_feedback_control"):
             u = np.concatenate(list(self.u.values()), axis=1)
             order = list(self.u)
             assert order, "Q's columns follow the output populations"
