@@ -33,14 +33,14 @@ class LinearFeedback(Pathway):
     """psi = Q u.
 
     Args:
-        system: the circuit; Q has its units as rows (zero rows where `controlled: false`).
+        system: the circuit, or another system; Q has its units as rows (zero rows where `controlled: false`).
         q: Q, [unit, output unit]; a copy is kept, whose rows are the parameters that learning changes, the output
             units' too, as in S6.3 and DFC: the column space that they learn asks for all of Q in one basis.
     """
 
     name = "linear_feedback"
 
-    def __init__(self, system: CircuitSystem, q: Tensor) -> None:
+    def __init__(self, system: System, q: Tensor) -> None:
         if q.shape != (system.size, system.output.stop - system.output.start):
             raise CircuitError(
                 f"control.feedback: Q has shape {tuple(q.shape)}, but the circuit needs "
@@ -48,8 +48,9 @@ class LinearFeedback(Pathway):
             )
         self.system = system
         self.q = q.detach().clone() if system.controlled is None else q.detach() * system.controlled
-        units = system.compiled.units
-        self._parameters = {name: nn.Parameter(self.q[rows]) for name, rows in units.items()}
+        circuit = isinstance(system, CircuitSystem)
+        self.units = system.compiled.units if circuit else {"units": slice(0, system.size)}
+        self._parameters = {name: nn.Parameter(self.q[rows]) for name, rows in self.units.items()}
 
     @property
     def identity(self) -> bool:
@@ -110,7 +111,7 @@ class LinearFeedback(Pathway):
         return LinearEquations(self, batch)
 
     def feedback_weights(self) -> dict[str, Tensor]:
-        return {f"Q/{name}": self.q[rows] for name, rows in self.system.compiled.units.items()}
+        return {f"Q/{name}": self.q[rows] for name, rows in self.units.items()}
 
     def parameters(self) -> dict[str, nn.Parameter]:
         return {f"Q/{name}": parameter for name, parameter in self._parameters.items()}

@@ -253,8 +253,10 @@ class OutputLoss:
         sample, [sample, output unit, output unit], by Newton's method."""
         u = guess
         eye = alpha * torch.eye(len(z), dtype=z.dtype, device=z.device)
-        if self.quadratic:
+        if self.quadratic and mixing.ndim == 2:
             return _solved(eye + mixing, target - z)
+        if self.quadratic:
+            return _solved(eye + mixing, (target - z).t().unsqueeze(2)).squeeze(2).t()
         for _ in range(NEWTON_STEPS):
             y = z + (mixing @ u if mixing.ndim == 2 else torch.einsum("sij,js->is", mixing, u))
             wrong = alpha * u + self.gradient(y, target)

@@ -7,14 +7,14 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from circuitlab.dynamics.equations import Fields
 from circuitlab.learn.base import Batch, Task
 from circuitlab.solve.base import Solution
 
 
 def of_samples(solution: Solution, columns: Tensor) -> Solution:
     """A solution of some of its samples."""
-    kept = Fields(*(getattr(solution.fields, f.name)[:, columns] for f in fields(Fields)))
+    of_all = solution.fields
+    kept = replace(of_all, phi=of_all.phi[:, columns], psi=of_all.psi[:, columns], u=of_all.u[:, columns])
     one = {
         name: getattr(solution, name)[columns]
         for name in ("converged", "residual", "iterations", "products", "kinks")

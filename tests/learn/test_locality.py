@@ -19,13 +19,16 @@ from circuitlab.control.dynamic_inversion import ApicalFeedback, DynamicInversio
 from circuitlab.control.feedback import AmongUnits, Feedback
 from circuitlab.control.interneurons import Interneurons
 from circuitlab.control.lateral_inhibition import LateralInhibition
+from circuitlab.control.linear_feedback import LinearFeedback
 from circuitlab.control.output import leaky_integral
 from circuitlab.dynamics.circuit import CircuitSystem
 from circuitlab.dynamics.equations import Fields
 from circuitlab.dynamics.loss import LOSSES, OutputLoss
 from circuitlab.graph.circuit import Circuit
 from circuitlab.learn.base import Batch, Outcome, Task
+from circuitlab.learn.deep_feedback_control import compared
 from circuitlab.learn.feedback.kolen_pollack import KolenPollack
+from circuitlab.learn.feedback.noisy import Alternating, AntiHebbian, Noise, NoisyFeedback
 from circuitlab.learn.feedback.tracking import delta_rule
 from circuitlab.learn.rules import RULES
 from circuitlab.solve.base import Solution
@@ -107,6 +110,16 @@ def tracking(case: Case) -> Callable[[State], dict[str, Tensor]]:
     return run
 
 
+def deep_feedback_control(case: Case) -> Callable[[State], dict[str, Tensor]]:
+    """Of one moment, or of the state that the rule takes."""
+
+    def run(state: State) -> dict[str, Tensor]:
+        post, rate = compared(case.system, Fields(state.phi, state.psi, state.u))
+        return case.system.synaptic(post, rate, state.x)
+
+    return run
+
+
 LOCAL: dict[str, Updates] = {
     "least_control": least_control(gated=False),
     "least_control_gated": least_control(gated=True),
@@ -115,6 +128,10 @@ LOCAL: dict[str, Updates] = {
     "kolen_pollack of bursts": kolen_pollack(apical=True),
     "kolen_pollack of bursts, gated": kolen_pollack(apical=True, gated=True),
     "tracking": tracking,
+    "deep_feedback_control": deep_feedback_control,
+    "deep_feedback_control_ss": deep_feedback_control,
+    "deep_feedback_control_ssa": deep_feedback_control,
+    "predictive_coding": least_control(gated=False),
 }
 """Local rules: from a circuit, a function that makes updates from a state, by the names of projections and biases."""
 
@@ -123,6 +140,7 @@ NOT_LOCAL = {
     "backprop": "a second phase, along the transposed weights",
     "feedback_alignment": "a second phase, in which signals travel and the circuit is held still",
     "direct_feedback_alignment": "the error of the outputs at every neuron, the circuit held still",
+    "equilibrium_propagation": "two equilibria are compared, which lie apart in time",
 }
 """Baselines that are not local in space and time, and why."""
 
@@ -217,6 +235,34 @@ def test_an_update_is_a_synapse_of_the_graph(rule: str) -> None:
             else len(case.graph.projections[name].edges)
         )
         assert value.shape == (size,)
+
+
+@pytest.mark.parametrize("rule", [AntiHebbian(Noise()), Alternating(Noise(), leaky_integral(1.0, 10.0))])
+def test_feedback_synapses_see_their_neuron_and_the_controller(
+    rule: NoisyFeedback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row i of the change of Q moves with the noise and the feedback weights of neuron i alone."""
+    case = _case("recurrent")
+    n, k = case.compiled.size, case.compiled.output_size
+    rng = np.random.default_rng(1)
+    root = torch.tensor(rng.standard_normal((k, k)))
+    moments = {"cross": torch.tensor(rng.standard_normal((n, k)))}
+    lost = torch.zeros(1, dtype=torch.bool)
+    monkeypatch.setattr(type(rule), "_moments", lambda *_: (root @ root.t(), moments["cross"].clone(), lost))
+
+    def change(q: Tensor) -> Tensor:
+        return rule.change(LinearFeedback(case.system, q), None, None, 0, True)  # type: ignore[arg-type]
+
+    q = torch.tensor(rng.standard_normal((n, k)))
+    before, own = change(q), moments["cross"]
+    for unit in range(n):
+        for moved_q, moved_cross in ((1.0, 0.0), (0.0, 1.0)):
+            other = q.clone()
+            other[unit] += moved_q
+            moments["cross"] = own.clone()
+            moments["cross"][unit] += moved_cross
+            rows = (change(other) != before).any(1)
+            assert rows.nonzero().flatten().tolist() == [unit]
 
 
 def test_every_rule_is_here() -> None:

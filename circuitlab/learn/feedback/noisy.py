@@ -191,4 +191,4 @@ def pathway_of(task: Task, rule: str) -> LinearFeedback:
 
 def named(pathway: LinearFeedback, change: Tensor) -> dict[str, Tensor]:
     """A change of Q as updates of the pathway's parameters."""
-    return {f"Q/{name}": change[rows] for name, rows in pathway.system.compiled.units.items()}
+    return {f"Q/{name}": change[rows] for name, rows in pathway.units.items()}
