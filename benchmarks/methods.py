@@ -1,7 +1,7 @@
 """Trains the MNIST circuits by every pathway and rule, and prints the table of docs/methods.md.
 
-    python benchmarks/methods.py [--epochs 2] [--seeds 0 1 2] [--only WORD ...] [--circuits feedforward recurrent]
-                                 [--threads 1]
+    python benchmarks/methods.py [--epochs 2] [--seeds 0 1 2] [--only WORD ...]
+                                 [--circuits feedforward recurrent pyramidal] [--threads 1]
 
 Each row is an experiment file, mnist_feedforward_NAME.yaml or mnist_recurrent_NAME.yaml, run as it is but for its
 number of epochs. Backprop (recurrent backprop under the row's own bound on the weights) is trained in the same run, on
@@ -25,7 +25,7 @@ class Row:
 
     Args:
         title: as the table names it.
-        experiment: the part of the files' names after `mnist_feedforward_` or `mnist_recurrent_`; empty for none.
+        experiment: the part of the files' names after `mnist_CIRCUIT_`; empty for none.
         equations: in the least-control paper, or `DFC` in deep feedback control's.
         test: the file whose tests hold it to its theorem.
         circuits: on which it runs.
@@ -57,14 +57,21 @@ ROWS = (
         "least control, linear feedback learned",
         "linear_feedback",
         "121-123, 135-139",
-        "learn/test_anti_hebbian.py",
+        "learn/test_noisy_feedback.py",
     ),
     Row("DFC", "dfc", "DFC 1-5, 12, 13", "learn/test_deep_feedback_control.py"),
     Row("DFC-SS", "dfc_ss", "DFC 9", "learn/test_deep_feedback_control.py"),
     Row("DFC-SSA", "dfc_ssa", "DFC 6", "learn/test_deep_feedback_control.py"),
     Row("DFC-SS, fixed feedback", "dfc_fixed", "DFC 9", "learn/test_deep_feedback_control.py"),
-    Row("predictive coding, clamped", "predictive_coding", "97-101", "learn/test_predictive_coding.py"),
-    Row("equilibrium propagation", "equilibrium_propagation", "S4", "learn/test_equilibrium_propagation.py"),
+    Row(
+        "least control, multiplexed codes",
+        "multiplexed",
+        "150, S6.4.1",
+        "learn/test_kolen_pollack.py",
+        ("pyramidal",),
+    ),
+    Row("predictive coding, weakly nudged", "predictive_coding", "97-101", "learn/test_nudged.py"),
+    Row("equilibrium propagation", "equilibrium_propagation", "S4", "learn/test_nudged.py"),
     Row("feedback alignment", "feedback_alignment", "89 with S", "learn/test_feedback_alignment.py"),
     Row("direct feedback alignment", "direct_feedback_alignment", "-", "learn/test_feedback_alignment.py"),
 )
@@ -85,7 +92,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", nargs="+", default=[""], help="rows whose title has one of these in it")
-    parser.add_argument("--circuits", nargs="+", default=["feedforward", "recurrent"])
+    parser.add_argument("--circuits", nargs="+", default=["feedforward", "recurrent", "pyramidal"])
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     numbers = ("test accuracy, %", "backprop, %", "behind", "unconverged, %", "seconds")
@@ -99,8 +106,8 @@ def main() -> None:
 def _row(row: Row, circuit: str, given: argparse.Namespace) -> None:
     file, length = row.file(circuit), f"learn.epochs={given.epochs}"
     rule = "backprop" if circuit == "feedforward" else "recurrent_backprop"
-    options = (length, f"learn.rule={rule}", *constraint(file))
-    plain = f"mnist_{circuit}"
+    plain = file if circuit == "pyramidal" else f"mnist_{circuit}"
+    options = (length, f"learn.rule={rule}", "learn.feedback=null", *constraint(file))
     theirs = [run("methods", f"{plain}-{rule}", plain, seed, options, given.threads) for seed in given.seeds]
     ours = [run("methods", file, file, seed, (length,), given.threads) for seed in given.seeds]
     behind = [
