@@ -30,12 +30,13 @@ from circuitlab.report.plots import save
 Options = dict[str, tuple[Any, str]]
 """Default and meaning of each option; a list takes any number of values."""
 WATCHED: Options = {
+    "processes": (1, "experiments at a time, each with its threads"),
     "samples": (20, "samples measured on"),
-    "every": (40, "updates between two measurements"),
+    "every": (20, "updates between two measurements"),
     "window": (5, "measurements in a window, of which mean and standard deviation are drawn"),
 }
 REGRESSION: Options = {
-    "epochs": (40, "passes over the samples"),
+    "epochs": (24, "passes over the samples"),
     "limit": (0, "samples of the teacher, 0 for all"),
 }
 COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], dict[str, Any]], Options]] = {
@@ -61,8 +62,7 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], dict[str, Any]], Option
         {
             **WATCHED,
             "epochs": (2, "passes over the images"),
-            "limit": (5000, "training images"),
-            "alpha": (0.1, "leak of the controller"),
+            "limit": (20_000, "training images"),
             "only": ([], "rows whose name has one of these words in it"),
         },
     ),

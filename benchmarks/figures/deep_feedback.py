@@ -12,8 +12,6 @@ from figures.drawing import COLOURS, experiment, panels
 from figures.follow import compare, curve, follow_all, table
 
 FILE = "student_teacher_dfc"
-RATE = 0.1
-"""Learning rate times lambda: updates are of the size of lambda."""
 FIXED = ("learn.feedback=null", "control.feedback=jacobian")
 VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "DFC": ("deep_feedback_control", ()),
@@ -53,32 +51,35 @@ def figure_3(given: argparse.Namespace) -> dict[str, Any]:
     keys = {
         "column_space_free": "A: Q in the row space of J, share of norm",
         "angle_minimum_norm": "B: angle with minimum norm, degrees",
-        "norm_spread": "C: spread of layer norms, of their mean",
+        "norm_spread": "C: spread of layer norms, deviation / mean",
         "angle_gauss_newton": "D: angle with Gauss-Newton, degrees",
         "largest_real_part": "E: largest real part, 1/ms",
         "angle_steady": "F: angle with DFC-SSA, degrees",
     }
     rows = {
-        name: (lambda sets=sets, rule=rule: experiment(FILE, f"learn.rule={rule}", *common(given), *sets))
+        name: experiment(FILE, f"learn.rule={rule}", *common(given), *sets)
         for name, rule, sets in variants(given.only)
     }
-    found = follow_all(rows, given.every, given.samples, steady="deep_feedback_control_ssa")
+    found = follow_all(rows, given, steady="deep_feedback_control_ssa")
     return compare(found, keys, given.window)
 
 
 def figure_4(given: argparse.Namespace) -> dict[str, Any]:
     """DFC figure 4."""
-    nudge, alpha = 0.05, 0.0015
+    spec = experiment(FILE)
+    nudge, alpha = spec.control.nudge, spec.control.controller.alpha
+    rate = spec.learn.optimizer.lr * nudge  # updates are of the size of lambda
     settings = {f"lambda {value:g}": (value, alpha) for value in given.nudges}
     settings |= {f"alpha {value:g}": (nudge, value) for value in given.alphas}
 
-    def make(nudge: float, alpha: float) -> Any:
-        return lambda: experiment(
-            FILE, f"learn.rule={given.rule}", f"control.nudge={nudge:g}", f"control.controller.alpha={alpha:g}",
-            f"learn.optimizer.lr={RATE / nudge:g}", *common(given),
-        )  # fmt: skip
-
-    found = follow_all({name: make(*pair) for name, pair in settings.items()}, given.every, given.samples)
+    rows = {
+        name: experiment(
+            FILE, f"learn.rule={given.rule}", f"control.nudge={one:g}", f"control.controller.alpha={other:g}",
+            f"learn.optimizer.lr={rate / one:g}", *common(given),
+        )
+        for name, (one, other) in settings.items()
+    }  # fmt: skip
+    found = follow_all(rows, given)
     columns, shown = table(
         found, {"angle_minimum_norm": "angle with minimum norm, degrees", "free_loss": "loss"}, given.window
     )

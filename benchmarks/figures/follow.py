@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
+import argparse
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
@@ -123,17 +124,17 @@ def curve(axis: Any, steps: list[dict[str, float]], key: str, width: int, **styl
 
 
 def follow_all(
-    rows: dict[str, Callable[[], ExperimentSpec]],
-    every: int,
-    samples: int,
-    steady: str | None = None,
+    specs: dict[str, ExperimentSpec], given: argparse.Namespace, steady: str | None = None
 ) -> dict[str, list[dict[str, float]]]:
-    """Follow several experiments, one after the other."""
-    found = {}
-    for name, make in rows.items():
-        found[name] = follow(make(), every, samples, steady)
-        print(f"{name}: done", file=sys.stderr, flush=True)
-    return found
+    """Follow several experiments, in as many processes as the command line says."""
+    if given.processes == 1:
+        return {name: follow(spec, given.every, given.samples, steady) for name, spec in specs.items()}
+    with ProcessPoolExecutor(given.processes, mp_context=get_context("spawn")) as pool:
+        tasks = {
+            name: pool.submit(follow, spec, given.every, given.samples, steady)
+            for name, spec in specs.items()
+        }
+        return {name: task.result() for name, task in tasks.items()}
 
 
 def table(

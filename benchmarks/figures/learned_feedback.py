@@ -9,23 +9,28 @@ from circuitlab.errors import CircuitError
 from figures.drawing import experiment
 from figures.follow import compare, follow_all
 
+ROWS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "linear feedback": ("mnist_recurrent_linear_feedback", ()),
+    "linear feedback, from random": (
+        "mnist_recurrent_linear_feedback",
+        ("control.feedback=random", "control.scale=0.2", "learn.feedback.optimizer.lr=5"),
+    ),
+    "Kolen-Pollack": ("mnist_recurrent_kolen_pollack", ()),
+    "fixed random feedback": ("mnist_recurrent_random_feedback", ()),
+}
+"""File, and what differs from it."""
+
 
 def figure_s3(given: argparse.Namespace) -> dict[str, Any]:
     """LCP figure S3."""
-    common = [f"data.limit={given.limit}", f"learn.epochs={given.epochs}", f"control.controller.alpha={given.alpha}",
-              f"seed={given.seed}", f"threads={given.threads}"]  # fmt: skip
-    own = {
-        "linear feedback, learned": ["control.pathway=linear_feedback", "control.feedback=random",
-                                     "learn.rule=least_control_gated", "learn.feedback=anti_hebbian"],
-        "Kolen-Pollack": ["control.feedback=kolen_pollack", "learn.feedback=kolen_pollack"],
-        "linear feedback, random": ["control.pathway=linear_feedback", "control.feedback=random"],
-    }  # fmt: skip
     for word in given.only:
-        if not any(word in name for name in own):
-            raise CircuitError(f"--only: no row '{word}'; there are {', '.join(own)}")
+        if not any(word in name for name in ROWS):
+            raise CircuitError(f"--only: no row '{word}'; there are {', '.join(ROWS)}")
+    common = [f"data.limit={given.limit}", f"learn.epochs={given.epochs}", f"seed={given.seed}",
+              f"threads={given.threads}"]  # fmt: skip
     rows = {
-        name: (lambda sets=sets: experiment("mnist_recurrent", *common, *sets))
-        for name, sets in own.items()
+        name: experiment(file, *common, *sets)
+        for name, (file, sets) in ROWS.items()
         if not given.only or any(word in name for word in given.only)
     }
     keys = {
@@ -34,4 +39,4 @@ def figure_s3(given: argparse.Namespace) -> dict[str, Any]:
         "control_share": "control in row space of J, share",
         "distance": "distance from optimal control, relative",
     }
-    return compare(follow_all(rows, given.every, given.samples), keys, given.window)
+    return compare(follow_all(rows, given), keys, given.window)
