@@ -36,7 +36,7 @@ WATCHED: Options = {
     "window": (5, "measurements in a window, of which mean and standard deviation are drawn"),
 }
 REGRESSION: Options = {
-    "epochs": (24, "passes over the samples"),
+    "epochs": (20, "passes over the samples"),
     "limit": (0, "samples of the teacher, 0 for all"),
 }
 COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], dict[str, Any]], Options]] = {

@@ -77,7 +77,8 @@ def test_measures_during_learning(theory: ModuleType) -> None:
         assert row["largest_real_part"] == row["largest_real_part"]
     # its standard deviation is that of the samples, and its error the one of their mean
     assert rows[0]["free_loss_deviation"] == pytest.approx(rows[0]["free_loss_error"] * 3**0.5)
-    learned = follow(experiment("student_teacher_dfc", *sets), every=10, samples=4)
+    quick = experiment("student_teacher_dfc", *sets, "learn.feedback.optimizer.lr=0.1")
+    learned = follow(quick, every=10, samples=4)
     assert [row["step"] for row in learned] == [0, 1, 10, 12]  # 1: after pretraining
     assert learned[0]["column_space_free"] == pytest.approx(rows[0]["column_space_free"])
     assert learned[1]["column_space_free"] > learned[0]["column_space_free"] + 0.2
