@@ -167,7 +167,7 @@ def compare(found: dict[str, list[dict[str, float]]], keys: dict[str, str], widt
     figure, axes = panels(across, rows=-(-len(keys) // across))
     for axis, (key, title) in zip(axes, keys.items(), strict=True):
         for number, (name, steps) in enumerate(found.items()):
-            style = "--" if "fixed" in name or "random" in name else "-"
+            style = "--" if name.startswith("fixed") or name.endswith(("(fixed)", "(random)")) else "-"
             curve(axis, steps, key, width, color=COLOURS[number % len(COLOURS)], linestyle=style, label=name)
         name, _, unit = title.rpartition(", ")
         axis.set(xlabel="updates", title=name or title, ylabel=unit if name else "")
