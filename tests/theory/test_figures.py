@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -25,18 +27,18 @@ projections:
 
 
 @pytest.fixture(scope="module")
-def theory() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("theory_figures", ROOT / "benchmarks" / "theory.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def theory() -> Iterator[ModuleType]:
+    """benchmarks/theory.py, as it runs from there."""
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    yield importlib.import_module("theory")
+    sys.path.remove(str(ROOT / "benchmarks"))
 
 
 def test_gradient_errors_vanish_with_equilibrium_errors(theory: ModuleType) -> None:
     """LCP figure S1 in small: along the dynamics and under noise the gradient error is about linear in the other."""
-    found = theory.gradient_errors(samples=8, draws=20, steps=3000, seed=0, circuit_text=SMALL)
+    found = theory.gradient_errors.gradient_errors(
+        samples=8, draws=20, steps=3000, seed=0, circuit_text=SMALL
+    )
     flow = np.array(found["dynamics"])
     assert flow[0, 1] == pytest.approx(1)  # the free state has no control, and no gradient
     assert flow[-1, 0] < 0.2 * flow[0, 0]
@@ -60,19 +62,62 @@ def test_a_trained_circuit_needs_less_control(theory: ModuleType, tmp_path: Path
     assert "| 12 |" in capsys.readouterr().out
 
 
-def test_measures_during_learning(theory: ModuleType, tmp_path: Path) -> None:
+def test_measures_during_learning(theory: ModuleType) -> None:
     """Before, on the way and after: feedback that does not learn, on the student and its teacher."""
-    path = theory.student_teacher(tmp_path, 60, seed=0)
-    sets = ["control={pathway: linear_feedback, feedback: random}", "learn.epochs=1", "learn.batch_size=4"]
-    rows = theory.follow(theory.load_experiment(path, sets), every=5, samples=4)
+    from figures.drawing import experiment
+    from figures.follow import follow
+
+    sets = ["learn.rule=deep_feedback_control_ss", "data.limit=48", "dtype=float64", "learn.epochs=4"]
+    fixed = experiment("student_teacher_dfc", *sets, "learn.feedback=null")
+    rows = follow(fixed, every=5, samples=4)
     assert [row["step"] for row in rows] == [0, 5, 10, 12]
     for row in rows:
         assert 0 < row["column_space_free"] < 1
         assert 0 < row["angle_minimum_norm"] < 180
         assert row["largest_real_part"] == row["largest_real_part"]
-    first, *_, last = theory.follow(theory.load_experiment(path, sets), theory.NEVER, samples=4)
-    assert (first["step"], last["step"]) == (0, 12)
-    assert last["angle_minimum_norm"] == pytest.approx(rows[-1]["angle_minimum_norm"])
+    # its standard deviation is that of the samples, and its error the one of their mean
+    assert rows[0]["free_loss_deviation"] == pytest.approx(rows[0]["free_loss_error"] * 3**0.5)
+    quick = experiment("student_teacher_dfc", *sets, "learn.feedback.optimizer.lr=0.1")
+    learned = follow(quick, every=10, samples=4)
+    assert [row["step"] for row in learned] == [0, 1, 10, 12]  # 1: after pretraining
+    assert learned[0]["column_space_free"] == pytest.approx(rows[0]["column_space_free"])
+    assert learned[1]["column_space_free"] > learned[0]["column_space_free"] + 0.2
+
+
+def test_windows(theory: ModuleType) -> None:
+    """Means over windows, and the deviation of all samples and measurements in one together."""
+    from figures.follow import learning, windows
+
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal((7, 5))
+    steps = [
+        {"step": 10.0 * number, "a": float(row.mean()), "a_deviation": float(row.std())}
+        for number, row in enumerate(values)
+    ]
+    found = windows(steps, "a", 3)
+    expected = [(15, values[:4].mean(), values[:4].std()), (50, values[4:].mean(), values[4:].std())]
+    np.testing.assert_allclose(found, expected)
+    assert windows(steps, "missing", 3).shape == (0, 3)
+    assert learning(steps) == steps
+    assert learning([{"step": 0}, {"step": 1}, {"step": 40}]) == [{"step": 1}, {"step": 40}]
+
+
+def test_figure_of_deep_feedback_control(theory: ModuleType, tmp_path: Path, capsys) -> None:
+    """Figures 3 and 4 in a form too short to say anything: their tables have every variant and setting."""
+    short = ["--limit", "48", "--epochs", "4", "--every", "6", "--samples", "2", "--window", "1"]
+    out, plot = tmp_path / "f.json", tmp_path / "f.png"
+    only = ["--only", "DFC-SS (fixed)", "DFC-SSA (fixed)"]
+    assert theory.main(["dfc-figure-3", *short, *only, "--json", str(out), "--plot", str(plot)]) == 0
+    rows = json.loads(out.read_text(encoding="utf-8"))["rows"]
+    assert [row[:2] for row in rows] == [[name, at] for name in only[1:] for at in (0, 6, 12)]
+    assert plot.stat().st_size > 5000
+    for row in rows:
+        assert row[7] == pytest.approx(0, abs=1e-3) if row[0].startswith("DFC-SSA") else 0 < row[7] < 30
+    weak = ["--nudges", "0.001", "0.5", "--alphas", "0.01"]
+    assert theory.main(["dfc-figure-4", *short, *weak, "--json", str(out), "--plot", str(plot)]) == 0
+    names = {row[0] for row in json.loads(out.read_text(encoding="utf-8"))["rows"]}
+    assert names == {"lambda 0.001", "lambda 0.5", "alpha 0.01"}
+    assert "| lambda 0.5 | 12 |" in capsys.readouterr().out
 
 
 def test_what_is_refused(theory: ModuleType, capsys) -> None:
