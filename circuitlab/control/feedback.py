@@ -26,7 +26,13 @@ from circuitlab.graph.streams import stream
 
 
 class Feedback:
-    """S of eq. 14, tied: the transpose of all rate-coded projections among controlled units."""
+    """S of eq. 14, tied: the transpose of all rate-coded projections among controlled units.
+
+    Attributes:
+        name: in experiment files.
+    """
+
+    name = "tied"
 
     def sweep(self, system: System, drive: Tensor) -> Sweep:
         """Passes through the system on one batch with control travelling along S."""
@@ -96,6 +102,8 @@ class RandomFeedback(OwnFeedback):
     own stream. Where p's source population obeys Dale's law the weights keep p's sign, as those of W^T do.
     """
 
+    name = "random"
+
     def __init__(self, system: CircuitSystem, seed: int, scale: float = 1.0) -> None:
         self.compiled = system.compiled
         self.kernels: dict[str, Kernel] = {}
@@ -161,6 +169,8 @@ class KolenPollackFeedback(RandomFeedback):
         CircuitError: a plastic projection's weights are a product of two thin factors.
     """
 
+    name = "kolen_pollack"
+
     def kernel(self, link: Link, draw: np.random.Generator, scale: float) -> Kernel | None:
         projection = link.projection
         if not projection.plastic:
@@ -195,6 +205,8 @@ class ApicalFeedback(OwnFeedback):
     Attributes:
         mirrored: names of those, by the burst projection; empty where there are none.
     """
+
+    name = "apical"
 
     def __init__(self, system: CircuitSystem) -> None:
         links = system.compiled.burst

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from circuitlab.compile.compiled import CompiledCircuit
+from circuitlab.control.base import Pathway
 from circuitlab.control.feedback import AmongUnits, ApicalFeedback, KolenPollackFeedback
 from circuitlab.dynamics.circuit import CircuitSystem
 from circuitlab.errors import CircuitError
@@ -34,9 +35,9 @@ class KolenPollack(FeedbackRule):
 
     name = "kolen_pollack"
 
-    def __init__(self, pathway: AmongUnits, decay: float) -> None:
+    def __init__(self, pathway: Pathway, decay: float) -> None:
         self.decay = decay
-        feedback = pathway.feedback
+        feedback = getattr(pathway, "feedback", None)
         if isinstance(feedback, ApicalFeedback):
             check_bursts(feedback)
         elif not isinstance(feedback, KolenPollackFeedback):
