@@ -45,6 +45,11 @@ class KolenPollack(FeedbackRule):
                 "learn.feedback.rule: kolen_pollack teaches S of its own; allowed with control.feedback: "
                 "kolen_pollack, apical"
             )
+        elif not feedback.learning():
+            raise CircuitError(
+                "learn.feedback.rule: kolen_pollack has nothing to teach, for no projection among units is plastic, so "
+                "that S is tied; allowed: control.feedback: tied"
+            )
 
     def teaches(self, name: str) -> bool:
         return name.startswith("S/")
