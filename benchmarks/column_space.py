@@ -15,12 +15,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from circuitlab.control.jacobian import column_share, response
 from circuitlab.control.linear_feedback import LinearFeedback
 from circuitlab.dynamics.circuit import CircuitSystem
 from circuitlab.experiment.training import prepare
 from circuitlab.learn.train import Observer, Trainer
 from circuitlab.spec.experiment import load_experiment
+from circuitlab.theory.conditions import column_space_share
+from circuitlab.theory.jacobian import output_jacobian
 
 
 class Shares(Observer):
@@ -34,12 +35,9 @@ class Shares(Observer):
         assert isinstance(task.system, CircuitSystem) and isinstance(task.pathway, LinearFeedback)
         split = trainer.splits.get("test", trainer.splits["train"])
         batch = split.batch(np.arange(min(self.samples, len(split))))
-        phi = task.free(task.system.drive(batch.x)).fields.phi
-        slopes = task.system.slopes(phi, task.system.rates(phi))
-        shares = [
-            column_share(task.pathway.q, response(task.system, slopes[:, i : i + 1].contiguous()))
-            for i in range(phi.shape[1])
-        ]
+        drive = task.system.drive(batch.x)
+        jacobian = output_jacobian(task.system, task.free(drive).fields.phi, drive)
+        shares = column_space_share(jacobian, task.pathway.q).cpu().numpy()
         accuracy = metrics.get("test_accuracy", float("nan"))
         print(
             f"epoch {trainer.at.epoch}: share {np.mean(shares):.3f} +- {np.std(shares):.3f}, |Q|"

@@ -57,7 +57,7 @@ ROWS = (
         "least control, linear feedback learned",
         "linear_feedback",
         "121-123, 135-139",
-        "learn/test_noisy_feedback.py",
+        "learn/test_feedback_theorems.py",
     ),
     Row("DFC", "dfc", "DFC 1-5, 12, 13", "learn/test_deep_feedback_control.py"),
     Row("DFC-SS", "dfc_ss", "DFC 9", "learn/test_deep_feedback_control.py"),

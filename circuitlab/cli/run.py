@@ -210,8 +210,11 @@ def _print(summary: dict[str, Any]) -> None:
     if samples:
         say(f"unconverged samples {missing:,} of {samples:,} ({100 * missing / samples:.3f}%)")
     if samples and missing > 0.005 * samples:
+        real_time = summary["rule"] == "deep_feedback_control"
         say(
-            "hint: the circuit does not settle on these samples; a tighter bound such as "
+            "hint: the circuit does not settle on these samples; "
+            + ("more time (solve.max_time), " if real_time else "")
+            + "a tighter bound such as "
             "learn.constrain.largest_singular_value=0.5, a weaker control or a lower rate helps"
         )
     say(f"{summary['updates']:,} updates in {summary['seconds']:.1f} s; run file {summary['run']}")

@@ -131,6 +131,7 @@ def _tables(summary: dict[str, Any]) -> None:
         f"{need['rule'].replace('_', ' ')} with {need['batch']} samples per update in {need['dtype']} "
         f"({memory(need['building'])} to build, "
         f"{memory(need['step'])} for a step, {memory(need['evaluating'])} for an evaluation)"
+        + (f"; up to {memory(need['slow'])} more where it is slow to settle" if need["slow"] else "")
     )
 
 

@@ -87,6 +87,15 @@ class ControlledEquations(Equations):
 
     batch: Controlled
 
+    def _lay_out(self, control: bool) -> None:
+        """Name the rows and their time constants: soma phi, then the control psi where it is a state, then u."""
+        n, k, tau = self.batch.system.size, len(self.batch.target), self.batch.system.tau
+        last = 2 * n if control else n
+        middle = {"control": slice(n, last)} if control else {}
+        self.blocks = {"soma": slice(0, n), **middle, "controller": slice(last, last + k)}
+        pace = torch.full_like(tau[:1], self.batch.controller.pace_ms).expand(k, 1)
+        self.time_constants = torch.cat([tau] * (2 if control else 1) + [pace])
+
     def silence(self) -> Tensor:
         """With the integral part of the controller at zero."""
         return self.close_algebraic(self.start())

@@ -19,14 +19,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from circuitlab.control.base import Controlled
-from circuitlab.dynamics.equations import SMALLEST_SOMA, TINY, Equations, Fields
+from circuitlab.control.base import Controlled, ControlledEquations
+from circuitlab.dynamics.equations import SMALLEST_SOMA, TINY, Fields
 
 ECHOES = 4
 """Terms of Psi beyond the first."""
 
 
-class DecoderEquations(Equations):
+class DecoderEquations(ControlledEquations):
     """Rows: soma phi and y, control psi (zero in the rows of y), controller u.
 
     Args:
@@ -38,16 +38,14 @@ class DecoderEquations(Equations):
 
     def __init__(self, batch: Controlled, response: Tensor | None = None) -> None:
         self.batch, self.response = batch, response
-        n, k = batch.system.size, len(batch.target)
-        self.blocks = {"soma": slice(0, n), "control": slice(n, 2 * n), "controller": slice(2 * n, 2 * n + k)}
-        self.mixed = slice(0, 2 * n + k)  # a sweep goes on from the controller of the sweep before
+        self._lay_out(control=True)
+        k = len(batch.target)
+        self.mixed = slice(
+            0, 2 * batch.system.size + k
+        )  # a sweep goes on from the controller of the sweep before
         self.floors = batch.drive.new_full((3, batch.drive.shape[1]), SMALLEST_SOMA, dtype=torch.float64)
         self.floors[1:] = TINY
         self.extra = 0.0 if response is not None else float((ECHOES + 1) * k)
-        tau = batch.system.tau
-        self.time_constants = torch.cat(
-            [tau, tau, torch.full_like(tau[:1], batch.controller.tau_ms).expand(k, 1)]
-        )
 
     def start(self) -> Tensor:
         phi = self.batch.phi
@@ -108,14 +106,6 @@ class DecoderEquations(Equations):
 
     def fields(self, state: Tensor) -> Fields:
         return Fields(*self._parts(state), decoder=self.batch.system.output)
-
-    def close_algebraic(self, state: Tensor) -> Tensor:
-        if self.batch.controller.tau_ms == 0:
-            y = state[self.blocks["soma"]][self.batch.system.output]
-            state[self.blocks["controller"]] = self.batch.controller.at_once(
-                self.batch.loss, y, self.batch.target
-            )
-        return state
 
 
 def _times(matrices: Tensor, columns: Tensor) -> Tensor:

@@ -14,18 +14,19 @@ import torch
 from torch import Tensor
 
 from circuitlab.control.augmented_energy import AugmentedEnergy
-from circuitlab.control.base import Controlled, ControlledEquations
+from circuitlab.control.base import Controlled
 from circuitlab.control.decoder import DecoderEquations
 from circuitlab.control.feedback import (
     AmongUnits,
     ApicalFeedback,
+    EquationsAmong,
     Feedback,
     KolenPollackFeedback,
     OwnFeedback,
     RandomFeedback,
     feedback,
 )
-from circuitlab.dynamics.circuit import CircuitPoint, CircuitSystem
+from circuitlab.dynamics.circuit import CircuitSystem
 from circuitlab.dynamics.equations import SMALLEST_SOMA, TINY, Energy, Equations, Fields
 from circuitlab.dynamics.foresight import DEAREST, price, respond, steps
 from circuitlab.dynamics.preconditioned import (
@@ -65,7 +66,7 @@ class DynamicInversion(AmongUnits):
         return InversionEquations(self.feedback, batch)
 
 
-class InversionEquations(ControlledEquations):
+class InversionEquations(EquationsAmong):
     """Rows: soma phi, control psi, controller u.
 
     Args:
@@ -85,16 +86,13 @@ class InversionEquations(ControlledEquations):
         ahead: float = 0.0,
     ) -> None:
         self.feedback, self.batch, self.preconditioner, self.ahead = feedback, batch, preconditioner, ahead
-        n, k = batch.system.size, len(batch.target)
-        self.blocks = {"soma": slice(0, n), "control": slice(n, 2 * n), "controller": slice(2 * n, 2 * n + k)}
-        self.mixed = slice(0, 2 * n)
+        self._lay_out(control=True)
+        self.mixed = slice(0, 2 * batch.system.size)
         self.floors = batch.drive.new_full((2, batch.drive.shape[1]), SMALLEST_SOMA, dtype=torch.float64)
         self.floors[1] = TINY
         self.dearer = preconditioned_sweep(batch.system) if preconditioner is not None else 1.0
         self.cuts, self.outputs = Cuts(list(self.blocks.values())), Cuts([batch.system.output])
         self.count = 0
-        tau, tau_u = batch.system.tau, batch.controller.pace_ms
-        self.time_constants = torch.cat([tau, tau, torch.full_like(tau[:1], tau_u).expand(k, 1)])
 
     def start(self) -> Tensor:
         phi = self.batch.phi
@@ -205,13 +203,12 @@ class InversionEquations(ControlledEquations):
         control[self.batch.system.output] += u
         return torch.cat([point.prediction - phi + psi, control, self.batch.output_imbalance(phi, u)])
 
+    def control(self, state: Tensor, point: Point) -> Tensor:
+        return state[self.blocks["control"]]
+
     def _turned(self, point: Point, psi: Tensor) -> Tensor:
         """sigma'(phi) (S psi) - psi, [unit, sample]."""
         return self.feedback.imbalance(point, psi)
-
-    def arriving(self, point: CircuitPoint, psi: Tensor) -> Tensor:
-        """S psi, [unit, sample]."""
-        return self.feedback.raw(point, psi)
 
     def afresh(self) -> InversionEquations:
         """The same equations without a preconditioner."""
@@ -232,19 +229,6 @@ class InversionEquations(ControlledEquations):
         if not isinstance(system, CircuitSystem) or type(self.feedback) is not Feedback:
             return None
         return AugmentedEnergy(self.batch, system) if system.controlled is None and leak > 0 else None
-
-    def _on_kink(self, state: Tensor) -> Tensor | None:
-        """Neurons on a kink, bool [unit, sample], or None where no population has one."""
-        system = self.batch.system
-        if not isinstance(system, CircuitSystem) or not system.kinked:
-            return None
-        phi, psi, _ = self._parts(state)
-        point = system.linearise(phi, self.batch.drive)
-        return point.kinks(self.arriving(point, psi))
-
-    def kinks(self, state: Tensor) -> Tensor:
-        on = self._on_kink(state)
-        return super().kinks(state) if on is None else on.sum(0)
 
     def settle(self, state: Tensor) -> Tensor:
         on = self._on_kink(state)

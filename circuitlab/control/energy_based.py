@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 
 from circuitlab.control.augmented_energy import AugmentedEnergy, outputs_apart
-from circuitlab.control.base import Controlled, ControlledEquations
+from circuitlab.control.base import Controlled
 from circuitlab.control.dynamic_inversion import InversionEquations
-from circuitlab.control.feedback import AmongUnits, Feedback
+from circuitlab.control.feedback import AmongUnits, EquationsAmong, Feedback
 from circuitlab.dynamics.circuit import CircuitPoint, CircuitSystem
 from circuitlab.dynamics.equations import Energy, Fields
 from circuitlab.dynamics.preconditioned import WHOLE, Minibatch
+from circuitlab.dynamics.system import Point
 from circuitlab.errors import CircuitError
 
 
@@ -38,7 +39,7 @@ class EnergyBased(AmongUnits):
         return EnergyEquations(self.feedback, batch)
 
 
-class EnergyEquations(ControlledEquations):
+class EnergyEquations(EquationsAmong):
     """Rows: soma phi, controller u; the control is psi = phi - prediction."""
 
     products = 2
@@ -46,12 +47,9 @@ class EnergyEquations(ControlledEquations):
 
     def __init__(self, feedback: Feedback, batch: Controlled) -> None:
         self.feedback, self.batch = feedback, batch
-        n, k = batch.system.size, len(batch.target)
-        self.blocks = {"soma": slice(0, n), "controller": slice(n, n + k)}
-        self.mixed = slice(0, n)
+        self._lay_out(control=False)
+        self.mixed = self.blocks["soma"]
         self.floors = batch.drive.new_zeros((1, batch.drive.shape[1]), dtype=torch.float64)
-        tau, tau_u = batch.system.tau, batch.controller.tau_ms
-        self.time_constants = torch.cat([tau, torch.full_like(tau[:1], tau_u).expand(k, 1)])
         self.descends = self._system() is not None
         self._known: tuple[Tensor, int, Tensor] | None = None
 
@@ -134,18 +132,8 @@ class EnergyEquations(ControlledEquations):
         system = self._system()
         return None if system is None else AugmentedEnergy(self.batch, system, control=False)
 
-    def _on_kink(self, state: Tensor) -> Tensor | None:
-        """Neurons on a kink, bool [unit, sample], or None where no population has one."""
-        system = self.batch.system
-        if not isinstance(system, CircuitSystem) or not system.kinked:
-            return None
-        phi, _ = self._parts(state)
-        point = system.linearise(phi, self.batch.drive)
-        return point.kinks(self.feedback.raw(point, phi - point.prediction))
-
-    def kinks(self, state: Tensor) -> Tensor:
-        on = self._on_kink(state)
-        return super().kinks(state) if on is None else on.sum(0)
+    def control(self, state: Tensor, point: Point) -> Tensor:
+        return state[self.blocks["soma"]] - point.prediction
 
     def settle(self, state: Tensor) -> Tensor:
         """Potentials of neurons that control holds on their kink put exactly there."""

@@ -6,6 +6,7 @@ Delta S = sigma(phi) psi^T - gamma S,  Delta W = psi sigma(phi)^T - gamma W     
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from circuitlab.compile.compiled import Link
 from circuitlab.compile.kernels import Kernel, compile_kernel
 from circuitlab.control.alignment import angle, burst_angle
-from circuitlab.control.base import Pathway
+from circuitlab.control.base import ControlledEquations, Pathway
 from circuitlab.dynamics.circuit import CircuitPoint, CircuitSystem
 from circuitlab.dynamics.equations import TINY
 from circuitlab.dynamics.sweep import Back, CircuitSweep, JacobiSweep, Route, Sweep
@@ -26,7 +27,13 @@ from circuitlab.graph.streams import stream
 
 
 class Feedback:
-    """S of eq. 14, tied: the transpose of all rate-coded projections among controlled units."""
+    """S of eq. 14, tied: the transpose of all rate-coded projections among controlled units.
+
+    Attributes:
+        name: in experiment files.
+    """
+
+    name = "tied"
 
     def sweep(self, system: System, drive: Tensor) -> Sweep:
         """Passes through the system on one batch with control travelling along S."""
@@ -96,6 +103,8 @@ class RandomFeedback(OwnFeedback):
     own stream. Where p's source population obeys Dale's law the weights keep p's sign, as those of W^T do.
     """
 
+    name = "random"
+
     def __init__(self, system: CircuitSystem, seed: int, scale: float = 1.0) -> None:
         self.compiled = system.compiled
         self.kernels: dict[str, Kernel] = {}
@@ -161,6 +170,8 @@ class KolenPollackFeedback(RandomFeedback):
         CircuitError: a plastic projection's weights are a product of two thin factors.
     """
 
+    name = "kolen_pollack"
+
     def kernel(self, link: Link, draw: np.random.Generator, scale: float) -> Kernel | None:
         projection = link.projection
         if not projection.plastic:
@@ -195,6 +206,8 @@ class ApicalFeedback(OwnFeedback):
     Attributes:
         mirrored: names of those, by the burst projection; empty where there are none.
     """
+
+    name = "apical"
 
     def __init__(self, system: CircuitSystem) -> None:
         links = system.compiled.burst
@@ -248,6 +261,36 @@ class AmongUnits(Pathway):
 
     def measures(self) -> dict[str, float]:
         return self.feedback.measures()
+
+
+class EquationsAmong(ControlledEquations):
+    """Equations in which control travels from unit to unit.
+
+    Attributes:
+        feedback: that it travels by.
+    """
+
+    feedback: Feedback
+
+    @abstractmethod
+    def control(self, state: Tensor, point: Point) -> Tensor:
+        """psi, [unit, sample], of a state whose potentials are the point's."""
+
+    def arriving(self, point: CircuitPoint, psi: Tensor) -> Tensor:
+        """S psi, [unit, sample]."""
+        return self.feedback.raw(point, psi)
+
+    def _on_kink(self, state: Tensor) -> Tensor | None:
+        """Neurons on a kink, bool [unit, sample], or None where no population has one."""
+        system = self.batch.system
+        if not isinstance(system, CircuitSystem) or not system.kinked:
+            return None
+        point = system.linearise(state[self.blocks["soma"]], self.batch.drive)
+        return point.kinks(self.arriving(point, self.control(state, point)))
+
+    def kinks(self, state: Tensor) -> Tensor:
+        on = self._on_kink(state)
+        return super().kinks(state) if on is None else on.sum(0)
 
 
 def feedback(name: str, system: CircuitSystem, seed: int, options: Mapping[str, float]) -> Feedback:

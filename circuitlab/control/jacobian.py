@@ -1,4 +1,8 @@
-"""How the outputs answer a steady current into each unit: the matrix that direct feedback weights are measured by."""
+"""How the outputs answer a steady current into each unit, at given slopes: what direct feedback weights start from.
+
+By transposed products alone, with no state, equations or solver; `circuitlab.theory.jacobian` has it for many samples
+at their own states.
+"""
 
 from __future__ import annotations
 
@@ -82,15 +86,3 @@ def silent_slopes(system: CircuitSystem) -> Tensor:
         if activation.kink is not None:
             slopes[rows] = activation.kink[1]
     return slopes
-
-
-def column_share(q: Tensor, jacobian: Tensor) -> float:
-    """|P Q| / |Q| with P the projection on the row space of J: 1 where Q meets the column-space condition
-    [eq. 7, 120; DFC Condition 2].
-
-    Args:
-        q: Q, [unit, output unit].
-        jacobian: J^T, [unit, output unit], as `response` gives it for one sample.
-    """
-    basis, _ = torch.linalg.qr(jacobian)
-    return float((basis.t() @ q).norm() / q.norm())

@@ -168,13 +168,10 @@ class LinearEquations(ControlledEquations):
     def __init__(self, pathway: LinearFeedback, batch: Controlled, given: Answer | None = None) -> None:
         self.pathway, self.batch = pathway, batch
         self.identity = pathway.identity
-        n, k = batch.system.size, len(batch.target)
-        self.blocks = {"soma": slice(0, n), "controller": slice(n, n + k)}
-        self.mixed = slice(0, n + k)  # a sweep's early rates depend on the controller of the sweep before
+        self._lay_out(control=False)
+        # a sweep's early rates depend on the controller of the sweep before
+        self.mixed = slice(0, self.blocks["controller"].stop)
         self.floors = batch.drive.new_full((2, batch.drive.shape[1]), SMALLEST_SOMA, dtype=torch.float64)
-        tau = batch.system.tau
-        pace = torch.full_like(tau[:1], batch.controller.pace_ms).expand(k, 1)
-        self.time_constants = torch.cat([tau, pace])
         self.answer = given
         self.looked = given is not None
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from circuitlab.control.lateral_inhibition import LateralInhibition
 from circuitlab.learn.base import Batch, LearningRule, Outcome, Task
+from circuitlab.learn.combinations import refuse
 from circuitlab.learn.constrain import Bounds, SpectralBound
 from circuitlab.learn.evaluate import Evaluation, Split, control_cost, count_right, evaluate
 from circuitlab.learn.feedback.base import FeedbackLearning, joined, parted
@@ -106,6 +107,9 @@ class Trainer:
         starts: where the equilibria of training samples begin; None for the equations' own starts.
         group: the processes that share the work; each draws the same minibatches and takes its part of them.
         feedback: how the pathway's own weights learn.
+
+    Raises:
+        CircuitError: a rule makes no sense under the task's pathway.
     """
 
     def __init__(
@@ -124,6 +128,7 @@ class Trainer:
         group: Group = ALONE,
         feedback: Sequence[FeedbackLearning] = (),
     ) -> None:
+        refuse(rule, task.pathway, (learning.rule for learning in feedback))
         self.compiled, self.task, self.rule, self.splits = compiled, task, rule, splits
         self.schedule, self.optimizer, self.bound, self.penalty = schedule, optimizer, bound, penalty
         self.scheduler, self.per = scheduler

@@ -3,7 +3,7 @@
 A process on a circuit has three heights: building it, a training step on a minibatch, and an evaluation. None grows
 with the iterations that a solver takes, nor with the steps of a run. What recordings keep and the data set itself come
 on top, and where the solver finds a preconditioner worth its build, that is up to four dense matrices of the recurrent
-group for a while.
+group for a while. What the memory of an accelerated solver comes to hold in a slow circuit is told apart.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from torch import Tensor
 from circuitlab import native
 from circuitlab.compile.kernels import Kernel
 from circuitlab.graph.circuit import Circuit, Projection
+from circuitlab.learn.deep_feedback_control import BLOCK
 from circuitlab.learn.evaluate import CONTROL_PORTION, PORTION
 from circuitlab.learn.rules import RULES
 from circuitlab.solve.base import COMPRESS_AT
-from circuitlab.spec.combinations import default_control
+from circuitlab.solve.choose import room
+from circuitlab.spec.combinations import LINEAR, default_control
 
-DEPTH = 5
+DEPTH = 4
 """Differences that an accelerated solver remembers, unless `solve.memory` says otherwise."""
 SOLVER_BUFFERS = (
     ("start", 1.0),
@@ -51,6 +53,9 @@ DESCENT = 4.0 * DEPTH + 5.0 + 9.0
 and goes, two gradients and the direction; and what evaluating the energy takes for a while."""
 HELD_CONTRAST = 3.0
 """Further, in [unit, sample], where the credit lies between two equilibria: the first one of them."""
+REAL_TIME = 2.0 * BLOCK + 6.0
+"""What a rule that learns during the dynamics holds, in [unit, sample]: its factors of a block of time steps, and the
+circuit's state."""
 BUILDING_BYTES = 10
 """Per edge of the largest projection: what building holds for a while (an ordering, weights before conversion) and
 what the allocator keeps of it afterwards."""
@@ -69,6 +74,7 @@ class Memory:
         building: height while the circuit is built.
         step: height of a training step.
         evaluating: height of an evaluation during training.
+        slow: what a step takes beyond that, at most, where a recurrent circuit is slow to settle.
     """
 
     graph: float
@@ -77,10 +83,11 @@ class Memory:
     building: float
     step: float
     evaluating: float
+    slow: float
 
     @property
     def peak(self) -> float:
-        """Height of a whole training run."""
+        """Height of a whole training run, where the circuit settles soon."""
         return max(self.building, self.step, self.evaluating)
 
     def as_dict(self) -> dict[str, float]:
@@ -119,21 +126,46 @@ def solving(units: int, outputs: int, samples: int, rule: str, itemsize: int) ->
         return rows * samples * itemsize
     per_state = sum(multiple for _, multiple in SOLVER_BUFFERS)
     controls = RULES[rule].controls
-    state = 2 * units + outputs if controls else units
+    state = mixed(units, outputs, rule) + (outputs if controls and not _direct(rule) else 0)
     gathered = BEST_GATHERED * state + HELD_GATHERED * units
     slow = 0.0 if native.available() else RESIDUAL * state + PRODUCTS * units
     beside = SWEEP + HELD_FREE + (0.0 if controls else HELD_ADJOINT)
     rows = per_state * state + beside * units + max(gathered, slow)
+    if rule == "deep_feedback_control":
+        rows = max(rows, (REAL_TIME + HELD_FREE) * units)
     return rows * samples * itemsize
 
 
-def predict(circuit: Circuit, kernels: int, *, batch: int, rule: str, dtype: torch.dtype) -> Memory:
+def mixed(units: int, outputs: int, rule: str) -> int:
+    """Rows that an accelerated solver mixes and remembers in the phase that carries the credit."""
+    if not RULES[rule].controls:
+        return units
+    return units + outputs if _direct(rule) else 2 * units
+
+
+def _direct(rule: str) -> bool:
+    """Whether the rule's own control reaches every unit from the controller, so that psi is no state."""
+    return default_control(rule).get("pathway") in LINEAR
+
+
+def growth(units: int, outputs: int, samples: int, rule: str, itemsize: int) -> float:
+    """Bytes that the memory of the solver grows by, at most, in a circuit that is slow to settle."""
+    if "energy_based" in default_control(rule).values():
+        return 0.0
+    size = mixed(units, outputs, rule) * samples * itemsize
+    return 2.0 * max(0, room(size) - DEPTH) * size
+
+
+def predict(
+    circuit: Circuit, kernels: int, *, batch: int, rule: str, dtype: torch.dtype, own: int = 0
+) -> Memory:
     """The memory of training a circuit by dynamic inversion (or a baseline) with the default solver and optimizer.
 
     Args:
         kernels: bytes that the circuit's kernels store, see `stored_bytes`.
         batch: samples per update.
         rule: as in experiment files.
+        own: bytes that random weights S of the rule's own control store.
     """
     sizes = {name: circuit.populations[name].size for name in circuit.populations}
     kinds = {name: population.type for name, population in circuit.populations.items()}
@@ -150,7 +182,7 @@ def predict(circuit: Circuit, kernels: int, *, batch: int, rule: str, dtype: tor
     plastic = (sum(parameters) + sum(biases)) * dtype.itemsize
     largest = max([*parameters, *biases], default=0) * dtype.itemsize
     graph = float(sum(graph_bytes(p) for p in projections))
-    stored = kernels + sum(biases) * dtype.itemsize
+    stored = kernels + own + sum(biases) * dtype.itemsize
     learning = (1 + ADAM) * plastic
     building = graph + stored + BUILDING_BYTES * max((len(p.edges) for p in projections), default=0)
     there = building + learning
@@ -170,4 +202,5 @@ def predict(circuit: Circuit, kernels: int, *, batch: int, rule: str, dtype: tor
         building=building,
         step=there + max(height(rule, batch), samples * batch + updating),
         evaluating=there + max(free, height("least_control", CONTROL_PORTION)),
+        slow=growth(units, outputs, batch, rule, dtype.itemsize) if circuit.strongly_connected() else 0.0,
     )

@@ -32,6 +32,10 @@ def summarize(
     """
     projections = [_projection(circuit, p, dtype) for p in circuit.projections.values()]
     stored = sum(p["bytes"] for p in projections)
+    random = default_control(rule) == {"pathway": "dynamic_inversion", "feedback": "random"}
+    own = sum(
+        p["bytes"] for p in projections if random and p["carries"] == "rate" and p["source"] in circuit.units
+    )
     return {
         "circuit": circuit.name,
         "description": circuit.description,
@@ -43,7 +47,7 @@ def summarize(
             "batch": batch,
             "rule": rule,
             "dtype": str(dtype).removeprefix("torch."),
-            **predict(circuit, stored, batch=batch, rule=rule, dtype=dtype).as_dict(),
+            **predict(circuit, stored, batch=batch, rule=rule, dtype=dtype, own=own).as_dict(),
         },
         "solver": explain(circuit, SolveSettings(), _asked(rule, batch, dtype)),
         "recurrent_groups": [list(group) for group in circuit.strongly_connected()],

@@ -192,7 +192,16 @@ def find(
 def _longest(equations: Equations, state: Tensor) -> int:
     """Differences, of images and of residuals, that there is room for."""
     mixed = state[equations.mixed]
-    return min(LONG, HISTORY // max(1, 2 * mixed.numel() * mixed.element_size()))
+    return room(mixed.numel() * mixed.element_size())
+
+
+def room(size: int) -> int:
+    """Differences that the memory of a slow circuit comes to hold.
+
+    Args:
+        size: bytes of what is mixed, of all samples together.
+    """
+    return min(LONG, HISTORY // max(1, 2 * size))
 
 
 def merge(equations: Equations, solution: Solution, other: Solution, columns: Tensor) -> Solution:

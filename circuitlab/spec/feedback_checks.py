@@ -34,6 +34,19 @@ def check_feedback(spec: ExperimentSpec, circuit: CircuitSpec | None) -> Iterato
                 (),
             )
     if not set(NOISE) <= set(DEFAULTS[taught.rule]):
+        if taught.decay is not None and not taught.decay < 1:
+            yield (
+                (*path, "decay"),
+                f"kolen_pollack takes a share of the weights with every update, below 1, not {taught.decay:g}",
+                (),
+            )
+        if circuit is not None and spec.control.feedback == "kolen_pollack" and not _plastic(circuit):
+            yield (
+                path,
+                f"{taught.rule} has nothing to teach: no projection among the units of '{circuit.circuit}' is"
+                " plastic, so that S is tied; write 'control.feedback: tied', or leave out 'plastic: false'",
+                ("control", "circuit"),
+            )
         return
     for key, value in (("noise_tau", taught.noise_tau_ms), ("dt", taught.dt_ms)):
         if value is None:
@@ -60,6 +73,14 @@ def check_feedback(spec: ExperimentSpec, circuit: CircuitSpec | None) -> Iterato
             "leaky_integral, integral",
             ("control",),
         )
+
+
+def _plastic(circuit: CircuitSpec) -> bool:
+    """Whether a rate-coded projection among units learns."""
+    return any(
+        p.plastic and p.carries == "rate" and p.source not in circuit.inputs
+        for p in circuit.projections.values()
+    )
 
 
 def _step(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from circuitlab.spec.combinations import NUDGED_RULES, nudging
+from circuitlab.spec.base import listed
+from circuitlab.spec.combinations import NUDGED_RULES, RULES, nudging
 from circuitlab.spec.entries import Finding
 from circuitlab.spec.solve_checks import BASELINES
 
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
 WITH_ENERGY = ("dynamic_inversion", "energy_based")
 """Pathways whose equilibria have an energy, with tied feedback."""
 HOPFIELD = "hopfield"
+DESCENTS = ("lbfgs", "levenberg")
+"""Methods that descend an energy."""
+NO_ENERGY = (*BASELINES, "feedback_alignment", "direct_feedback_alignment")
+"""Rules whose second phase has no energy."""
 
 
 def check_nudged(spec: ExperimentSpec, circuit: CircuitSpec | None) -> Iterator[Finding]:
@@ -37,33 +42,46 @@ def check_nudged(spec: ExperimentSpec, circuit: CircuitSpec | None) -> Iterator[
                 yield (
                     ("control", "pathway"),
                     "energy_based gives every unit the control psi = phi - prediction, so the population"
-                    f" '{name}' cannot be 'controlled: false'; allowed: dynamic_inversion, linear_feedback",
+                    f" '{name}' cannot be 'controlled: false'; allowed: {_others(learn.rule)}",
                     ("circuit",),
                 )
                 break
 
 
+def _others(rule: str) -> str:
+    """What a circuit that energy_based cannot control may have in its place."""
+    if set(RULES[rule]) == {"energy_based"}:
+        return f"a circuit whose units are all controlled, or another rule than {rule}"
+    return listed(pathway for pathway in RULES[rule] if pathway != "energy_based")
+
+
 def check_descent(spec: ExperimentSpec, circuit: CircuitSpec | None) -> Iterator[Finding]:
-    """Findings on `solve.method: lbfgs`, which descends an energy."""
+    """Findings on `solve.method: lbfgs` and `levenberg`, which descend an energy."""
     control, solve, learn = spec.control, spec.solve, spec.learn
     if learn.energy == HOPFIELD and learn.rule == "equilibrium_propagation" and solve.method == "levenberg":
         yield _refused("the nudged states of 'energy: hopfield' are found by sweeps", "levenberg")
-    if solve.method != "lbfgs":
         return
-    if learn.rule in BASELINES:
-        yield _refused(f"the second phase of {learn.rule} has no energy")
+    if solve.method not in DESCENTS:
+        return
+    if learn.rule in NO_ENERGY:
+        yield _refused(f"the second phase of {learn.rule} has no energy", solve.method)
     elif learn.energy == HOPFIELD and learn.rule == "equilibrium_propagation":
         yield _refused("the nudged states of 'energy: hopfield' are found by sweeps")
     elif control.pathway not in WITH_ENERGY or control.feedback != "tied":
-        yield _refused(f"equilibria of {control.pathway} with feedback '{control.feedback}' have no energy")
-    elif control.controller.type == "integral" and control.pathway == "dynamic_inversion":
-        yield _refused("equilibria of dynamic_inversion under an integral controller have no energy")
+        why = f"equilibria of {control.pathway} with feedback '{control.feedback}' have no energy"
+        yield _refused(why, solve.method)
+    elif control.controller.type == "integral" and (
+        control.pathway == "dynamic_inversion" or solve.method == "levenberg"
+    ):
+        why = f"equilibria of {control.pathway} under an integral controller have none that it can descend"
+        if solve.method == "lbfgs":
+            why = "equilibria of dynamic_inversion under an integral controller have no energy"
+        yield _refused(why, solve.method)
     elif circuit is not None:
         for name, population in circuit.populations.items():
             if population.type != "input" and not population.controlled:
-                yield _refused(
-                    f"equilibria with a population that is not controlled ('{name}') have no energy"
-                )
+                why = f"equilibria with a population that is not controlled ('{name}') have no energy"
+                yield _refused(why, solve.method)
                 return
         if control.controller.type != "integral":
             return

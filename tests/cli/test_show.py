@@ -139,7 +139,7 @@ def test_it_says_which_solver_the_circuit_gets_and_why(
     said = _shown(path, capsys, "--batch", "100")["solver"]
     build = 4 * 40**3 / (3 * (1600 + 80) * 100)
     assert said.startswith(
-        "one recurrent group of 40 units: sweeps with Anderson acceleration (5 steps remembered)"
+        "one recurrent group of 40 units: sweeps with Anderson acceleration (4 steps remembered)"
     )
     assert f"at batch 100 (a build costs {build:.3g} products a sample)" in said
     assert "(42 <= 1024 units)" in said

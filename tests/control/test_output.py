@@ -9,6 +9,11 @@ import pytest
 import torch
 
 from circuitlab.control.base import Controlled
+from circuitlab.control.deep_feedback_control import DeepFeedbackControl
+from circuitlab.control.energy_based import EnergyBased
+from circuitlab.control.feedback import Feedback
+from circuitlab.control.interneurons import Interneurons
+from circuitlab.control.lateral_inhibition import LateralInhibition
 from circuitlab.control.linear_feedback import LinearFeedback
 from circuitlab.control.output import leaky_integral, proportional_integral
 from circuitlab.learn.base import Task
@@ -22,6 +27,9 @@ from tests.oracles.tasks import batch, task
 PATHWAYS = {
     "dynamic_inversion": None,
     "linear_feedback": lambda system: LinearFeedback.random(system, 1, 0.4),
+    "energy_based": lambda system: EnergyBased(Feedback()),
+    "lateral_inhibition": lambda system: LateralInhibition(system, Feedback(), Interneurons(system)),
+    "deep_feedback_control": lambda system: DeepFeedbackControl.random(system, 1, 0.4).nudged(0.3),
 }
 LEAK, K_P, TAU = 0.4, 1.5, 30.0
 
@@ -40,7 +48,7 @@ def test_the_leak_that_the_equilibrium_knows() -> None:
     assert leaky_integral(0.3, TAU).pace_ms == TAU
 
 
-@pytest.mark.parametrize("name", PATHWAYS)
+@pytest.mark.parametrize("name", ["dynamic_inversion", "linear_feedback", "energy_based"])
 def test_every_step_of_real_time_is_the_papers(name: str) -> None:
     """Sixty Euler steps of soma, control and u_int in numpy, u = u_int + k_p e; the integral part begins at zero."""
     small = random_circuit(0)
@@ -58,6 +66,14 @@ def test_every_step_of_real_time_is_the_papers(name: str) -> None:
         u = integral + K_P * e
         assert run.state[equations.blocks["controller"], 0].numpy() == pytest.approx(u, abs=1e-12)
         assert run.state[: twin.n, 0].numpy() == pytest.approx(phi, abs=1e-12)
+        if name == "energy_based":
+            gap = -twin.f(phi, x)
+            rise = dt / twin.tau * (twin.slope(phi) * (twin.w.T @ gap) + twin.d.T @ u - gap)
+            phi = phi + rise
+            integral = integral + dt / TAU * (e - LEAK * integral)
+            run.judge()
+            run.advance(better, ~better)
+            continue
         if q is None:
             moved = twin.slope(phi) * (twin.w.T @ psi) + twin.d.T @ u - psi
         else:
@@ -70,7 +86,8 @@ def test_every_step_of_real_time_is_the_papers(name: str) -> None:
 
 @pytest.mark.parametrize("name", PATHWAYS)
 def test_real_time_rests_where_the_fixed_point_is(name: str) -> None:
-    t = task(random_circuit(0), controller=proportional_integral(LEAK, K_P, TAU), pathway=PATHWAYS[name])
+    small = random_circuit(0, gain=0.4 if name == "lateral_inhibition" else 0.8)  # it has no rest everywhere
+    t = task(small, controller=proportional_integral(LEAK, K_P, TAU), pathway=PATHWAYS[name])
     b = batch(t)
     steady = LeastControl().outcome(t, b)
     slow = replace(t.settings, method="euler", tolerance=1e-9, dt_ms=1.0, max_time_ms=5000.0)
@@ -82,7 +99,8 @@ def test_real_time_rests_where_the_fixed_point_is(name: str) -> None:
         expected = getattr(steady.credit.fields, part)
         assert torch.allclose(getattr(moving.credit.fields, part), expected, atol=1e-6)
         assert torch.allclose(getattr(plain.credit.fields, part), expected, atol=1e-9)
-    e = -t.loss.gradient(t.outputs(steady.credit.fields.phi), b.target)
+    aim = t.under_control(t.system.drive(b.x), b.target, steady.free)  # DFC's own target
+    e = -aim.loss.gradient(t.outputs(steady.credit.fields.phi), aim.target)
     assert torch.allclose(steady.credit.fields.u, e / LEAK + K_P * e, atol=1e-8)
 
 

@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from circuitlab.control.deep_feedback_control import DeepFeedbackControl
-from circuitlab.control.jacobian import column_share
 from circuitlab.control.linear_feedback import LinearFeedback
 from circuitlab.control.output import leaky_integral, proportional_integral
 from circuitlab.learn.base import Batch, Task
 from circuitlab.learn.feedback.noisy import Alternating, AntiHebbian, Noise, NoisyFeedback
 from circuitlab.learn.least_control import LeastControl
+from circuitlab.theory.conditions import column_space_share
+from circuitlab.theory.jacobian import OutputJacobian
 from tests.oracles.circuits import random_circuit
 from tests.oracles.dense_twin import Twin
 from tests.oracles.tasks import batch, task
@@ -37,7 +38,8 @@ def share(t: Task, phi: torch.Tensor) -> float:
     rows = twin.d @ np.linalg.inv(-twin.jacobian(phi[:, 0].numpy()))
     q, basis = t.pathway.q.numpy(), np.linalg.qr(rows.T)[0]  # type: ignore[attr-defined]
     found = float(np.linalg.norm(basis.T @ q) / np.linalg.norm(q))
-    assert column_share(torch.tensor(q), torch.tensor(rows.T)) == pytest.approx(found, rel=1e-12)
+    measured = column_space_share(OutputJacobian(torch.tensor(rows)[None]), torch.tensor(q))
+    assert float(measured) == pytest.approx(found, rel=1e-12)
     return found
 
 

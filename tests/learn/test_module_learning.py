@@ -3,16 +3,19 @@ deep equilibrium model's updates are gradients."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from circuitlab.control.linear_feedback import LinearFeedback
-from circuitlab.control.output import integral, leaky_integral
+from circuitlab.control.output import integral, leaky_integral, proportional_integral
 from circuitlab.learn.backprop import RecurrentBackprop
 from circuitlab.learn.base import Batch
 from circuitlab.learn.least_control import LeastControl
 from circuitlab.solve.choose import SolveSettings
+from circuitlab.solve.euler import Euler
 from tests.oracles.circuits import random_circuit
 from tests.oracles.modules import differences, module_batch, module_of, objective, small_model, tight
 from tests.oracles.tasks import batch, task
@@ -188,6 +191,31 @@ def test_real_time_reaches_the_same_equilibrium(decoder_in: str) -> None:
     slow = LeastControl().outcome(real_time, b)
     assert bool(slow.used.all() & quick.used.all())
     assert torch.allclose(slow.credit.fields.psi, quick.credit.fields.psi, atol=1e-7)
+
+
+def test_a_pi_controller_through_a_decoder_moves_as_the_paper_says_and_rests_at_the_equilibrium() -> None:
+    """u = u_int + k_p e, tau_u du_int/dt = e - a u_int (DFC eq. 4), with y and psi of eq. 31: ten steps side by side,
+    and the rest that of the leak a / (1 + a k_p)."""
+    system, k_p, leak, tau_u, dt = small_model(decoder_in="loss"), 0.7, 3.0, 50.0, 2.0
+    b = module_batch(system)
+    t = replace(tight(system), controller=proportional_integral(leak, k_p, tau_u))
+    quick = LeastControl().outcome(t, b)
+    settings = SolveSettings("euler", tolerance=1e-9, dt_ms=dt, max_time_ms=40_000)
+    slow = LeastControl().outcome(replace(t, settings=settings), b)
+    assert bool(slow.used.all() & quick.used.all())
+    assert torch.allclose(slow.credit.fields.psi, quick.credit.fields.psi, atol=1e-7)
+    drive, rows = system.drive(b.x), system.output
+    equations = t.pathway.equations(t.under_control(drive, b.target, t.free(drive)))
+    run = Euler(1e-12, 10, dt).begin(equations, equations.silence())
+    keep = torch.ones(b.x.shape[1], dtype=torch.bool)
+    integral, controller = torch.zeros_like(b.target), equations.blocks["controller"]
+    for _ in range(10):
+        e = -t.loss.gradient(run.state[equations.blocks["soma"]][rows], b.target)
+        assert torch.allclose(run.state[controller], integral + k_p * e, rtol=0, atol=1e-12)
+        integral = integral + dt / tau_u * (e - leak * integral)
+        run.judge()
+        run.advance(keep, ~keep)
+    assert float(integral.abs().max()) > 1e-3
 
 
 def test_samples_left_out_do_not_change_the_update_of_others() -> None:

@@ -45,6 +45,10 @@ projections:
 """
 OPTIONS = {
     "predictive_coding": ("learn.rule=predictive_coding", "loss=squared_error"),
+    "deep_feedback_control": ("learn.rule=deep_feedback_control", "solve.max_time=40 ms"),
+    "deep_feedback_control_ss": ("learn.rule=deep_feedback_control_ss",),
+    "feedback_alignment": ("learn.rule=feedback_alignment",),
+    "direct_feedback_alignment": ("learn.rule=direct_feedback_alignment",),
     "equilibrium_propagation": ("learn.rule=equilibrium_propagation",),
 }
 SPARSE = "{rule: pairwise_bernoulli, p: 0.05}"
@@ -73,6 +77,12 @@ def slow(*case: object) -> Any:
         (recurrent(800, "all_to_all"), "least_control", "float64", True),
         (LAYERS, "least_control", "float32", True),
         (recurrent(2_000, SPARSE), "predictive_coding", "float32", True),
+        (recurrent(2_000, SPARSE), "deep_feedback_control", "float32", True),
+        (recurrent(2_000, SPARSE), "feedback_alignment", "float32", True),
+        slow(recurrent(2_000, SPARSE), "deep_feedback_control_ss", "float32", True),
+        slow(recurrent(2_000, SPARSE), "direct_feedback_alignment", "float32", True),
+        slow(LAYERS, "deep_feedback_control_ss", "float32", True),
+        slow(LAYERS, "feedback_alignment", "float32", True),
         slow(recurrent(2_000, SPARSE), "equilibrium_propagation", "float32", True),
         slow(LAYERS, "predictive_coding", "float32", True),
         slow(LAYERS, "recurrent_backprop", "float32", True),
@@ -110,6 +120,23 @@ def test_iterations_take_no_memory(rule: str, tmp_path: Path) -> None:
         for limit in (50, 500)
     )
     assert many == pytest.approx(few, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("text", "differences"), [(recurrent(2_000, SPARSE), 64), (recurrent(8_000, SPARSE), 32)]
+)
+def test_what_a_slow_circuit_takes_more_is_told_apart(
+    text: str, differences: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """64 differences of phi and psi, and of their images, in place of 5, or as many as 256 MiB hold; none in layers."""
+    path = written(tmp_path, text.replace("p: 0.05", "p: 0.001"))
+    assert main(["show", str(path), "--json"]) == 0
+    units = json.loads(capsys.readouterr().out)
+    size = 2 * (units["neurons"] - 100) * 64 * 4
+    assert units["memory"]["slow"] == 2 * (differences - 5) * size
+    assert 2 * differences * size <= 2**28
+    assert main(["show", str(written(tmp_path, LAYERS)), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["memory"]["slow"] == 0
 
 
 def test_stored_bytes_are_those_of_the_formats() -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from circuitlab.compile.compiled import CompiledCircuit
+from circuitlab.control.base import Pathway
 from circuitlab.control.feedback import AmongUnits, ApicalFeedback, KolenPollackFeedback
 from circuitlab.dynamics.circuit import CircuitSystem
 from circuitlab.errors import CircuitError
@@ -34,15 +35,20 @@ class KolenPollack(FeedbackRule):
 
     name = "kolen_pollack"
 
-    def __init__(self, pathway: AmongUnits, decay: float) -> None:
+    def __init__(self, pathway: Pathway, decay: float) -> None:
         self.decay = decay
-        feedback = pathway.feedback
+        feedback = getattr(pathway, "feedback", None)
         if isinstance(feedback, ApicalFeedback):
             check_bursts(feedback)
         elif not isinstance(feedback, KolenPollackFeedback):
             raise CircuitError(
                 "learn.feedback.rule: kolen_pollack teaches S of its own; allowed with control.feedback: "
                 "kolen_pollack, apical"
+            )
+        elif not feedback.learning():
+            raise CircuitError(
+                "learn.feedback.rule: kolen_pollack has nothing to teach, for no projection among units is plastic, so "
+                "that S is tied; allowed: control.feedback: tied"
             )
 
     def teaches(self, name: str) -> bool:
