@@ -15,6 +15,7 @@ from circuitlab.spec.circuit import CircuitSpec, circuit_of
 from circuitlab.spec.combinations import default_control, nudging
 from circuitlab.spec.control import ControllerSpec, ControlSpec
 from circuitlab.spec.experiment_checks import check_experiment, cycle
+from circuitlab.spec.feedback_checks import time_constants
 from circuitlab.spec.files import file_problem
 from circuitlab.spec.kinds import expect
 from circuitlab.spec.learning import EarlyStoppingSpec, LearnSpec
@@ -206,6 +207,9 @@ def _experiment(
     if spec is None or circuit is None or source.found or problems:
         raise SpecError([*source.problems, *problems])
     learn = spec.learn.model_copy(update={"constrain": spec.learn.constrain.decided(bool(cycle(circuit)))})
+    if learn.feedback is not None:
+        shortest = min(time_constants(spec, circuit).values())
+        learn = learn.model_copy(update={"feedback": learn.feedback.decided(shortest)})
     spec = spec.model_copy(update={"learn": learn})
     spec._circuit, spec._folder, spec._where, spec._source = circuit, folder, source.name, source
     return spec

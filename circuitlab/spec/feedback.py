@@ -11,10 +11,12 @@ from circuitlab.spec.numbers import Count, NotNegative, Positive
 from circuitlab.spec.optimizer import OptimizerSpec
 from circuitlab.spec.quantities import Milliseconds, time_text
 
+LONGEST_STEP_MS = 10.0
+"""Time step of noisy dynamics unless given, where no time constant is shorter."""
 NOISE: dict[str, Any] = {
     "noise": 0.01,
     "noise_tau": "50 ms",
-    "dt": "10 ms",
+    "dt": time_text(LONGEST_STEP_MS),
     "steps": 800,
     "decay": 0.001,
     "optimizer": {"name": "sgd", "lr": 1.0},
@@ -51,7 +53,7 @@ class FeedbackLearningSpec(Model):
     noise_tau_ms: Milliseconds | None = Field(default=None, alias="noise_tau")
     """Time constant of the Ornstein-Uhlenbeck noise (50 ms), between the neurons' and the controller's."""
     dt_ms: Milliseconds | None = Field(default=None, alias="dt")
-    """Time step of the noisy dynamics (10 ms), at most the shortest time constant."""
+    """Time step of the noisy dynamics, at most the shortest time constant (that, or 10 ms where it is longer)."""
     steps: Count | None = None
     """Time steps of the noisy dynamics per minibatch (800)."""
     pretraining: Count | None = None
@@ -71,7 +73,14 @@ class FeedbackLearningSpec(Model):
     @classmethod
     def normalise(cls, data: dict[str, Any]) -> dict[str, Any]:
         rule = data.get("rule")
-        return {**DEFAULTS.get(rule, {}), **data} if isinstance(rule, str) else data
+        defaults = DEFAULTS.get(rule, {}) if isinstance(rule, str) else {}
+        return {**{key: value for key, value in defaults.items() if key != "dt"}, **data}
+
+    def decided(self, shortest_ms: float) -> FeedbackLearningSpec:
+        """The same with its time step, in a circuit whose shortest time constant is given in ms."""
+        if self.dt_ms is not None or "dt" not in DEFAULTS[self.rule]:
+            return self
+        return self.model_copy(update={"dt_ms": min(LONGEST_STEP_MS, shortest_ms)})
 
     def resolved(self) -> dict[str, Any]:
         """Every key with its value, as it would be written in the file."""

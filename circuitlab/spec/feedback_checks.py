@@ -21,6 +21,13 @@ def check_feedback(spec: ExperimentSpec, circuit: CircuitSpec | None) -> Iterato
     """Findings on `learn.feedback`, and on time steps."""
     if circuit is not None and spec.learn.rule == "deep_feedback_control":
         yield from _step(spec, circuit, ("solve", "dt"), spec.solve.dt_ms)
+    if spec.learn.rule == "deep_feedback_control" and spec.solve.start != "free":
+        yield (
+            ("solve", "start"),
+            f"deep_feedback_control learns while the circuit moves away from its free state; allowed: free, not"
+            f" {spec.solve.start}",
+            ("learn",),
+        )
     taught, path = spec.learn.feedback, ("learn", "feedback")
     if taught is None:
         return
@@ -48,23 +55,24 @@ def check_feedback(spec: ExperimentSpec, circuit: CircuitSpec | None) -> Iterato
                 ("control", "circuit"),
             )
         return
-    for key, value in (("noise_tau", taught.noise_tau_ms), ("dt", taught.dt_ms)):
-        if value is None:
-            yield (*path, key), "a time is wanted, such as '10 ms'", ()
-            return
+    if taught.noise_tau_ms is None:
+        yield (*path, "noise_tau"), "a time is wanted, such as '10 ms'", ()
+        return
     for key in ("noise", "steps", "decay"):
         if getattr(taught, key) is None:
             yield (*path, key), "a number is wanted", ()
             return
-    assert taught.noise_tau_ms is not None and taught.dt_ms is not None
-    if taught.noise_tau_ms < taught.dt_ms:
+    if circuit is not None:
+        taught = taught.decided(min(time_constants(spec, circuit).values()))
+    assert taught.noise_tau_ms is not None
+    if taught.dt_ms is not None and taught.noise_tau_ms < taught.dt_ms:
         yield (
             (*path, "noise_tau"),
             f"{taught.noise_tau_ms:g} ms is shorter than the time step, {taught.dt_ms:g} ms: the noise would be gone "
             "before the controller answers it",
             (),
         )
-    if circuit is not None:
+    if circuit is not None and taught.dt_ms is not None:
         yield from _step(spec, circuit, (*path, "dt"), taught.dt_ms)
     if taught.rule == "alternating" and spec.control.controller.type == "proportional":
         yield (
@@ -83,13 +91,19 @@ def _plastic(circuit: CircuitSpec) -> bool:
     )
 
 
+def time_constants(spec: ExperimentSpec, circuit: CircuitSpec) -> dict[str, float]:
+    """In ms, of populations and the controller, by what a message calls them."""
+    taus = {f"'{name}'": p.tau_ms for name, p in circuit.populations.items() if p.type != "input"}
+    if spec.control.controller.tau_ms > 0:
+        taus["the controller"] = spec.control.controller.tau_ms
+    return taus
+
+
 def _step(
     spec: ExperimentSpec, circuit: CircuitSpec, path: tuple[str, ...], dt_ms: float
 ) -> Iterator[Finding]:
     """A time step longer than a time constant."""
-    taus = {f"'{name}'": p.tau_ms for name, p in circuit.populations.items() if p.type != "input"}
-    if spec.control.controller.tau_ms > 0:
-        taus["the controller"] = spec.control.controller.tau_ms
+    taus = time_constants(spec, circuit)
     who = min(taus, key=lambda key: taus[key])
     if dt_ms > taus[who]:
         yield (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import shutil
 import subprocess
 import sys
@@ -24,16 +23,6 @@ def test_the_page_has_a_part_for_every_benchmark(name: str) -> None:
     new = renewed(page, Results(name, {}, machine, [Table("T", ("a",), [[1]])], {}))
     assert new != page
     assert f"<!-- bench: {name} -->\n\n`circuitlab bench" in page
-
-
-def test_every_row_of_methods_names_files_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(TOP / "benchmarks"))
-    rows = importlib.import_module("methods").ROWS
-    assert {"learn/test_nudged.py", "learn/test_kolen_pollack.py"} <= {row.test for row in rows}
-    for row in rows:
-        assert (TOP / "tests" / row.test).is_file(), row.test
-        for circuit in row.circuits:
-            assert (TOP / "experiments" / f"{row.file(circuit)}.yaml").is_file(), row.file(circuit)
 
 
 def test_the_script_renews_the_page_it_is_given(tmp_path: Path) -> None:

@@ -183,8 +183,8 @@ CASES = {
         "dense, csr"
     ),
     f"{EQ} --set solve.method=levenberg --set control.feedback=random": (
-        "--set solve.method: levenberg descends an energy, which needs dynamic_inversion or energy_based with tied "
-        "feedback, alpha > 0, every unit controlled, and at most 1024 units; allowed here: auto, anderson"
+        "--set solve.method: levenberg descends an energy, and equilibria of dynamic_inversion with feedback 'random' "
+        "have no energy; allowed here: auto, anderson, fixed_point, euler"
     ),
     f"{EQ} --control linear_feedback --set control.file=q.npz": (
         "q.npz: h must hold finite numbers of shape (3, 4), not (3, 3)"
