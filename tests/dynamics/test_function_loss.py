@@ -128,7 +128,7 @@ def test_updates_equal_those_of_the_built_in(pathway, rule: LearningRule, method
 
 @pytest.mark.parametrize("method", ["anderson", "levenberg"])
 def test_least_control_descends_a_loss_of_ones_own(method: str) -> None:
-    t = task(random_circuit(seed=1, gain=0.5), controller=leaky_integral(0.5, 100), method=method)
+    t = task(random_circuit(seed=1, gain=0.5), controller=leaky_integral(0.5, 100), method=method, depth=5)
     t = with_loss(t, pseudo_huber)
     b = batch(t)
     found = LeastControl().outcome(t, b)

@@ -128,12 +128,12 @@ def test_iterations_take_no_memory(rule: str, tmp_path: Path) -> None:
 def test_what_a_slow_circuit_takes_more_is_told_apart(
     text: str, differences: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """64 differences of phi and psi, and of their images, in place of 5, or as many as 256 MiB hold; none in layers."""
+    """64 differences of phi and psi, and of their images, in place of 4, or as many as 256 MiB hold; none in layers."""
     path = written(tmp_path, text.replace("p: 0.05", "p: 0.001"))
     assert main(["show", str(path), "--json"]) == 0
     units = json.loads(capsys.readouterr().out)
     size = 2 * (units["neurons"] - 100) * 64 * 4
-    assert units["memory"]["slow"] == 2 * (differences - 5) * size
+    assert units["memory"]["slow"] == 2 * (differences - 4) * size
     assert 2 * differences * size <= 2**28
     assert main(["show", str(written(tmp_path, LAYERS)), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["memory"]["slow"] == 0
