@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("--circuits", nargs="+", default=["feedforward", "recurrent", "pyramidal"])
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
-    numbers = ("test accuracy, %", "backprop, %", "behind", "unconverged, %", "seconds")
+    numbers = ("test accuracy, %", "backprop, %", "behind", "unconverged, %", "seconds", "seeds")
     heading(("circuit", "pathway and rule", "equations", "file", "test", *numbers))
     for circuit in given.circuits:
         for row in ROWS:
