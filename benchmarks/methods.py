@@ -121,6 +121,7 @@ def _row(row: Row, circuit: str, given: argparse.Namespace) -> None:
         spread(behind, 2),
         f"{unconverged(ours):.3f}",
         f"{seconds:.0f}",
+        ", ".join(map(str, given.seeds)),
     )
     line((circuit, row.title, row.equations, f"{file}.yaml", f"tests/{row.test}", *cells))
 
