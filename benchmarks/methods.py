@@ -107,7 +107,8 @@ def _row(row: Row, circuit: str, given: argparse.Namespace) -> None:
     file, length = row.file(circuit), f"learn.epochs={given.epochs}"
     rule = "backprop" if circuit == "feedforward" else "recurrent_backprop"
     plain = file if circuit == "pyramidal" else f"mnist_{circuit}"
-    options = (length, f"learn.rule={rule}", "learn.feedback=null", *constraint(file))
+    plainly = ("control=dynamic_inversion", "learn.feedback=null")
+    options = (length, f"learn.rule={rule}", *plainly, *constraint(file))
     theirs = [run("methods", f"{plain}-{rule}", plain, seed, options, given.threads) for seed in given.seeds]
     ours = [run("methods", file, file, seed, (length,), given.threads) for seed in given.seeds]
     behind = [
