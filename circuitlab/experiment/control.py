@@ -45,7 +45,7 @@ def pathway(spec: ExperimentSpec, system: CircuitSystem) -> Pathway:
     if control.pathway == "deep_feedback_control":
         assert control.nudge is not None
         return direct(DeepFeedbackControl, spec, system).nudged(control.nudge)
-    raise CircuitError(f"control.pathway: {control.pathway} with {control.feedback} is not built yet")
+    raise CircuitError(f"control.pathway: there is no pathway {control.pathway}")
 
 
 Direct = TypeVar("Direct", bound=LinearFeedback)

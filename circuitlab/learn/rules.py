@@ -43,7 +43,7 @@ def rule_of(
         energy: of equilibrium propagation; the rule's own where None.
     """
     if name not in RULES:
-        raise CircuitError(f"learn.rule: {name} is not built yet; allowed: {', '.join(RULES)}")
+        raise CircuitError(f"learn.rule: there is no rule {name}; allowed: {', '.join(RULES)}")
     rule = RULES[name]
     if isinstance(rule, LeastControl):
         return LeastControl(rule.gated, presynaptic, weighting)
