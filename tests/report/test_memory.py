@@ -111,15 +111,16 @@ def test_show_predicts_the_peak_within_a_fifth(
 
 @pytest.mark.parametrize("rule", ["least_control", "recurrent_backprop"])
 def test_iterations_take_no_memory(rule: str, tmp_path: Path) -> None:
-    """A tolerance below what rounding allows keeps the solver busy to its limit; a state kept for each would be 115 MB,
-    six times the step."""
-    path = written(tmp_path, recurrent(1_000, SPARSE))
+    """A tolerance below what rounding allows keeps the solver busy to its limit; a state kept for each would be 460 MB,
+    ten times the step. The step is large beside
+    the megabyte by which two processes' allocators differ."""
+    path = written(tmp_path, recurrent(1_000, "{rule: pairwise_bernoulli, p: 0.005}"))
     options = ("solve.method=anderson", "solve.tolerance=2.1e-7", "solve.on_unconverged=keep")
     few, many = (
-        peaks(path, rule, 64, *options, f"solve.max_iterations={limit}", steps=1)["step"]
+        peaks(path, rule, 256, *options, f"solve.max_iterations={limit}", steps=1)["step"]
         for limit in (50, 500)
     )
-    assert many == pytest.approx(few, rel=0.05)
+    assert many < 1.1 * few
 
 
 @pytest.mark.parametrize(
