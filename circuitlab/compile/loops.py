@@ -7,7 +7,7 @@ depend on the number of threads.
 from __future__ import annotations
 
 from collections.abc import Callable
-from ctypes import c_double, c_int, c_int64, c_void_p
+from ctypes import Structure, c_double, c_int, c_int64, c_void_p
 from typing import Any
 
 import torch
@@ -23,8 +23,8 @@ _BITS = {torch.float32: 32, torch.float64: 64}
 _P, _N, _I, _D = c_void_p, c_int64, c_int, c_double
 _TYPES = {
     "gate": (_I, _I, _N, _P, _P, _P, _P, _P, _P, _D, _D, _I),
-    "observe": (_N, _N, _P, _P, _P, _P, _P, _P, _P, _N, _N, _N, _P, _P, _P, _P, _I),
-    "mix": (*[_N] * 4, *[_P] * 7, _N, _N, *[_P] * 7, *[_D] * 4, _I),
+    "observe": (_P, _N, _N, _I),
+    "mix": (_P, _N, _P, _P, _I),
     "tanh": (_N, _P, _P, _P, _P, _I),
     "cross_entropy": (_N, _N, _P, _P, _D, _P, _N, _I),
 }
@@ -33,12 +33,27 @@ _RUN: dict[tuple[str, torch.dtype], Callable[..., Any]] = {}
 _JUDGE = (_N, _N, _P, _P, _D, _D, _N, _D, _N, _P, _P, _P, _P, _P, _P)
 
 
+class Buffers(Structure):
+    """Addresses and sizes that an accelerated iteration hands to its loops again and again; the fields are those of
+    `Buffers` in steps.cpp."""
+
+    _fields_ = (
+        *((name, _N) for name in ("rows", "all_rows", "blocks", "samples", "depth")),
+        *(
+            (name, _P)
+            for name in ("edges", "state", "image", "best", "origin", "last_image", "last_residual")
+        ),
+        *((name, _P) for name in ("images", "residuals", "fresh", "norms", "gram", "right", "damping")),
+        *((name, _D) for name in ("ridge", "tiny", "retreat", "shortest")),
+    )
+
+
 def usable(tensor: Tensor) -> bool:
     """Whether the compiled loops take this tensor: on the CPU, float32 or float64, its rows side by side."""
-    return tensor.device.type == "cpu" and tensor.dtype in _BITS and native.available()
+    return tensor.is_cpu and tensor.dtype in _BITS and native.available()
 
 
-def call(name: str, like: Tensor, *arguments: int | float) -> Any:
+def call(name: str, like: Tensor, *arguments: Any) -> Any:
     """Run a loop in the precision of `like`, with torch's number of threads; tensors are given by their addresses. What
     it returns, if anything, is said in steps.cpp."""
     key = (name, like.dtype)

@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <utility>
 
 namespace {
 
@@ -76,7 +77,7 @@ void gate(int kind, int kinked, int64_t count, const T* phi, const T* rate, cons
     }
 }
 
-// Differences, their Gram matrix per block, and the norms of residual and image. See circuitlab/solve/history.py.
+// Differences, their Gram matrix per block, and the norms of residual and image. See circuitlab/solve/anderson.py.
 template <typename T>
 struct Observation {
     int64_t samples, blocks;
@@ -458,11 +459,27 @@ template <typename T> void mix_chunk(const Step<T>& o, int64_t c0, int64_t width
     }
 }
 
+// What an accelerated iteration keeps from one step to the next; circuitlab/compile/loops.py has the same.
+template <typename T>
+struct Buffers {
+    int64_t rows, all_rows, blocks, samples, depth;
+    const int64_t* edges;
+    T *state, *image, *best, *origin, *last_image, *last_residual, *images, *residuals;
+    uint8_t* fresh;
+    double *norms, *gram, *right, *damping;
+    double ridge, tiny, retreat, shortest;
+};
+
 // Returns whether every sample is better. Then nothing is copied: the next state is in `origin`, the best in `image`, and
-// the caller has them change places with `state` and `best`.
-template <typename T> int mix(Step<T> o, int threads) {
-    const bool all = std::all_of(o.better, o.better + o.samples, [](uint8_t b) { return b != 0; });
-    if (all) {
+// they change places with `state` and `best`, here and in the caller.
+template <typename T>
+int mix(Buffers<T>& all, int64_t filled, const uint8_t* better, const uint8_t* trouble, int threads) {
+    Step<T> o{all.rows, all.all_rows, all.blocks, all.samples, all.state, all.state, all.image, all.best, all.origin,
+              all.images, all.residuals, all.depth ? all.last_residual : all.image, all.depth, filled, all.gram,
+              all.right, all.norms, better, trouble, all.fresh, all.damping, all.ridge, all.tiny, all.retreat,
+              all.shortest};
+    const bool whole = std::all_of(better, better + o.samples, [](uint8_t b) { return b != 0; });
+    if (whole) {
         o.out = o.origin;
         o.better = nullptr;
     }
@@ -470,7 +487,11 @@ template <typename T> int mix(Step<T> o, int threads) {
     (void)threads;
 #pragma omp parallel for num_threads(threads) if (threads > 1 && o.rows * o.samples > WIDE) schedule(static)
     for (int64_t k = 0; k < chunks; ++k) mix_chunk<T>(o, k * CHUNK, std::min(CHUNK, o.samples - k * CHUNK));
-    return all;
+    if (whole) {
+        std::swap(all.state, all.origin);
+        std::swap(all.best, all.image);
+    }
+    return whole;
 }
 
 // exp(x) for x <= 0, down to the smallest subnormal number.
@@ -604,21 +625,13 @@ int64_t judge(int64_t B, int64_t blocks, const double* norms, const double* floo
         const T* raw, const T* prediction, T* psi, T* next, double low, double high, int threads) {                   \
         gate<T>(kind, kinked, count, phi, rate, raw, prediction, psi, next, low, high, threads);                      \
     }                                                                                                                 \
-    CIRCUITLAB_API void circuitlab_observe_f##bits(int64_t samples, int64_t blocks, const int64_t* edges,             \
-        const T* state, const T* image, T* last_image, T* last_residual, T* images, T* residuals, int64_t depth,      \
-        int64_t filled, int64_t place, const uint8_t* fresh, double* norms, double* gram, double* right,              \
-        int threads) {                                                                                                \
-        observe<T>({samples, blocks, edges, state, image, last_image, last_residual, images, residuals, depth,        \
-                    filled, place, fresh, norms, gram, right}, threads);                                              \
+    CIRCUITLAB_API void circuitlab_observe_f##bits(const Buffers<T>* o, int64_t filled, int64_t place, int threads) {  \
+        observe<T>({o->samples, o->blocks, o->edges, o->state, o->image, o->last_image, o->last_residual, o->images,   \
+                    o->residuals, o->depth, filled, place, o->fresh, o->norms, o->gram, o->right}, threads);           \
     }                                                                                                                 \
-    CIRCUITLAB_API int circuitlab_mix_f##bits(int64_t rows, int64_t all_rows, int64_t blocks, int64_t samples,        \
-        T* state, const T* image, T* best, T* origin, T* images, T* residuals, const T* residual, int64_t depth,\
-        int64_t filled, double* gram, const double* right, const double* norms, const uint8_t* better,                \
-        const uint8_t* trouble, uint8_t* fresh, double* damping, double ridge, double tiny, double retreat,           \
-        double shortest, int threads) {                                                                               \
-        return mix<T>({rows, all_rows, blocks, samples, state, state, image, best, origin, images, residuals, residual, depth, \
-                filled, gram, right, norms, better, trouble, fresh, damping, ridge, tiny, retreat, shortest},         \
-               threads);                                                                                              \
+    CIRCUITLAB_API int circuitlab_mix_f##bits(Buffers<T>* o, int64_t filled, const uint8_t* better,                    \
+        const uint8_t* trouble, int threads) {                                                                        \
+        return mix<T>(*o, filled, better, trouble, threads);                                                          \
     }                                                                                                                 \
     CIRCUITLAB_API void circuitlab_cross_entropy_f##bits(int64_t classes, int64_t samples, const T* z,                \
         const T* target, double alpha, T* u, int64_t most, int threads) {                           \

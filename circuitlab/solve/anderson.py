@@ -8,7 +8,9 @@ fixed-point map. With no memory this is the damped fixed-point iteration.
 
 from __future__ import annotations
 
+from ctypes import byref
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -84,13 +86,15 @@ class Mixing(Iteration):
         if depth:
             self.limits = (LEAP, STALLED + self.span, EXPECTED)
         self.tiny = torch.finfo(state.dtype).tiny ** 0.5
+        self.compiled = loops.usable(state) and depth <= loops.DEEPEST
+        self.bound: loops.Buffers | None = None
 
     def judge(self) -> None:
         """Sweep, and take in the new state and residual."""
         self.equations.sweep(self.state, self.image)
         if self.place >= 0 and self.depth:
             self.filled = min(self.filled + 1, self.span)
-        if loops.usable(self.state) and self.depth <= loops.DEEPEST:
+        if self.compiled:
             self._observe_compiled()
         else:
             self._observe()
@@ -99,7 +103,7 @@ class Mixing(Iteration):
 
     def advance(self, better: Tensor, trouble: Tensor) -> None:
         """Mix; a sample in trouble forgets its history and goes half as far from where its best image came from."""
-        if loops.usable(self.state) and self.depth <= loops.DEEPEST:
+        if self.compiled:
             self._mix_compiled(better, trouble)
         else:
             self._mix(better, trouble)
@@ -120,6 +124,7 @@ class Mixing(Iteration):
 
     def select(self, keep: Tensor) -> None:
         super().select(keep)
+        self.bound = None
         self.image, self.origin = gathered(self.image, keep), gathered(self.origin, keep)
         self.images, self.residuals = (self._kept(part, keep) for part in (self.images, self.residuals))
         self.last_image = gathered(self.last_image, keep)
@@ -136,43 +141,26 @@ class Mixing(Iteration):
         return history.view(-1)[: shape[0] * shape[1] * shape[2]].view(shape)
 
     def _observe_compiled(self) -> None:
-        parts = (self.state, self.image, self.last_image, self.last_residual, self.images, self.residuals)
-        loops.call(
-            "observe",
-            self.state,
-            self.state.shape[1],
-            len(self.norms),
-            self.edges.data_ptr(),
-            *(tensor.data_ptr() for tensor in parts),
-            self.depth,
-            self.filled,
-            self.place,
-            *(tensor.data_ptr() for tensor in (self.fresh, self.norms, self.gram, self.right)),
-        )
+        loops.call("observe", self.state, self._buffers(), self.filled, self.place)
 
     def _mix_compiled(self, better: Tensor, trouble: Tensor) -> None:
-        last = self.last_residual if self.depth else self.image
-        parts = (self.state, self.image, self.best, self.origin, self.images, self.residuals, last)
-        small = (self.gram, self.right, self.norms, better, trouble, self.fresh, self.damping)
-        all_better = loops.call(
-            "mix",
-            self.state,
-            self.rows,
-            len(self.state),
-            len(self.norms),
-            self.state.shape[1],
-            *(tensor.data_ptr() for tensor in parts),
-            self.depth,
-            self.filled,
-            *(tensor.data_ptr() for tensor in small),
-            self.ridge,
-            self.tiny,
-            RETREAT if self.depth else 1.0,
-            SHORTEST,
-        )
-        if all_better:  # nothing was copied
+        flags = better.data_ptr(), trouble.data_ptr()
+        if loops.call("mix", self.state, self._buffers(), self.filled, *flags):  # nothing was copied
             self.state, self.origin = self.origin, self.state
             self.best, self.image = self.image, self.best
+
+    def _buffers(self) -> Any:
+        """What the compiled loops work on, gathered once and after every selection of samples."""
+        if self.bound is None:
+            sizes = (self.rows, len(self.state), len(self.norms), self.state.shape[1], self.depth)
+            states = (self.state, self.image, self.best, self.origin, self.last_image, self.last_residual)
+            small = (self.fresh, self.norms, self.gram, self.right, self.damping)
+            tensors = (self.edges, *states, self.images, self.residuals, *small)
+            retreat = RETREAT if self.depth else 1.0
+            addresses = (tensor.data_ptr() for tensor in tensors)
+            self.bound = loops.Buffers(*sizes, *addresses, self.ridge, self.tiny, retreat, SHORTEST)
+            self.address = byref(self.bound)
+        return self.address
 
     def _observe(self) -> None:
         state, image = self.state[: self.rows], self.image[: self.rows]

@@ -258,6 +258,7 @@ def _run(
     counts, smallest, waited = iterations.clone(), least.clone(), torch.zeros_like(iterations)
     flags = torch.zeros(3, samples, dtype=torch.bool, device=device)
     flags[0] = True
+    _, better, trouble = flags.unbind()
     pause = LOOKS.get(device.type, GPU_LOOKS)
     first: Tensor | None = None
     shrunk: Tensor | None = None
@@ -272,9 +273,9 @@ def _run(
                 shrunk = (size / first).nanmedian()
             first = size
         if left == 0 or count == solver.max_iterations:
-            run.keep(flags[1])
+            run.keep(better)
             break
-        run.advance(flags[1], flags[2])
+        run.advance(better, trouble)
         if left <= COMPRESS_AT * len(columns):
             keep, gone = (torch.nonzero(which).squeeze(1) for which in (flags[0], ~flags[0]))
             result = _store(
@@ -282,6 +283,7 @@ def _run(
             )
             run.select(keep)
             columns, counts, smallest, flags = columns[keep], counts[keep], smallest[keep], flags[:, keep]
+            _, better, trouble = flags.unbind()
             waited, first = waited[keep], first[keep] if first is not None else None
     run.equations.release()
     everything = torch.arange(len(columns), device=device)
