@@ -3,7 +3,7 @@
 What moves is a connection: a pair of neurons with all of its parallel synapses, their weight and attributes.
 Every connection goes to another pair, so the multisets of weights and of multiplicities stay, no projection
 gets a pair twice, and a neuron is joined with itself only where the original projection has autapses. Names,
-positions and all else stay.
+positions and all else stay. Gap junctions within one population are unordered pairs, and stay symmetric.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from circuitlab.errors import CircuitError, suggestion
 from circuitlab.graph.circuit import Circuit, Projection
 from circuitlab.graph.edges import Edges, coalesce
+from circuitlab.graph.junctions import turned
 from circuitlab.graph.streams import stream
 from circuitlab.graph.switching import Pairs, switched, switched_undirected
 
@@ -231,8 +232,27 @@ def _moved(circuit: Circuit, projection: Projection, model: str, generator: Gene
     edges, within = projection.edges, projection.source == projection.target
     source, target = edges.source.astype(np.int64), edges.target.astype(np.int64)
     sizes = circuit.populations[projection.source].size, circuit.populations[projection.target].size
+    if projection.kind == "electrical" and within:
+        return _moved_junctions(edges, Joined(source, target, *sizes, loops=False), model, generator)
     loops = not within or bool((source == target).any())
     return MODELS[model](generator, Joined(source, target, *sizes, loops))
+
+
+def _moved_junctions(edges: Edges, joined: Joined, model: str, generator: Generator) -> Pairs:
+    """The same for gap junctions within one population: unordered pairs, listed as often and as way round as before.
+
+    A junction of a neuron with itself carries no current, and stays.
+    """
+    source, target, back = joined.source, joined.target, turned(edges)
+    up = source < target
+    one = np.flatnonzero((source != target) & (up | (back < 0)))
+    pairs = replace(joined, source=np.minimum(source, target)[one], target=np.maximum(source, target)[one])
+    low, high = UNDIRECTED[model](generator, pairs)
+    new_source, new_target = source.copy(), target.copy()
+    new_source[one], new_target[one] = np.where(up[one], low, high), np.where(up[one], high, low)
+    both = one[back[one] >= 0]
+    new_source[back[both]], new_target[back[both]] = new_target[both], new_source[both]
+    return new_source, new_target
 
 
 def _mirror(edges: Edges, original: Edges) -> NDArray[np.intp] | None:
