@@ -111,6 +111,7 @@ def _circuit(schema: dict[str, Any], definitions: dict[str, Any]) -> None:
         names = {"pattern": f"^{NAME.pattern}$", "not": {"enum": list(reserved)}}
         schema["properties"][key]["propertyNames"] = names
         schema["properties"][key]["minProperties"] = 1
+    schema["properties"]["layers"]["propertyNames"] = {"pattern": f"^{NAME.pattern}$"}
     rules: list[dict[str, Any]] = []
     for name, rule in RULES.items():
         inner = rule.model_json_schema(by_alias=True, ref_template="#/$defs/{model}")
