@@ -11,6 +11,7 @@ from circuitlab.errors import SpecError
 from circuitlab.spec.base import Model, parse, without_none
 from circuitlab.spec.circuit_checks import check_circuit
 from circuitlab.spec.kinds import expect
+from circuitlab.spec.layers import LayerSpec
 from circuitlab.spec.populations import PopulationSpec
 from circuitlab.spec.projections import ConnectSpec, ProjectionSpec, WeightsSpec
 from circuitlab.spec.scaling import apply_scale
@@ -28,6 +29,8 @@ class CircuitSpec(Model):
     """Seed of every random draw of the circuit; the experiment's seed unless given."""
     scale: Annotated[float, Field(gt=0)] = 1.0
     """Multiplies the neurons of every population but inputs and outputs; densities stay."""
+    layers: dict[str, LayerSpec] = Field(default_factory=dict)
+    """Depth ranges that populations lie in, by name."""
     populations: dict[str, PopulationSpec]
     """The populations, by name."""
     projections: dict[str, ProjectionSpec]
@@ -69,6 +72,11 @@ class CircuitSpec(Model):
         head = without_none(self.model_dump(mode="json", include={"circuit", "description", "seed"}))
         return {
             **head,
+            **(
+                {"layers": {name: layer.resolved() for name, layer in self.layers.items()}}
+                if self.layers
+                else {}
+            ),
             "populations": {name: population.resolved() for name, population in self.populations.items()},
             "projections": {name: projection.resolved() for name, projection in self.projections.items()},
         }
