@@ -2,10 +2,10 @@
 
 An estimate, not a promise. This machine is calibrated for a moment: each of the circuit's own kernels does its products
 on random numbers (of a projection with more than `SLICE` synapses, the kernel of its first target neurons, its time
-scaled up), and so do passes over the state. The times are multiplied by a number of sweeps that is predicted from the
-spectral radius: a free state shrinks by slope * radius a sweep. Assumed are the default solver and tolerance, activity
-that leaves tanh a mean slope of `SLOPE`, and an alpha about 1. Training that unsettles a circuit, an alpha much smaller,
-or a loaded machine make it longer; preconditioning and warm starts make it shorter.
+scaled up), and so do passes over the state. The times are multiplied by a number of sweeps that is predicted from a few
+products with W: how many GMRES would take on the circuit linearised with activations of slope `SLOPE`. Assumed are the
+default solver and tolerance, and an alpha about 1. Training that unsettles a circuit, several equilibria, an alpha much
+smaller, or a loaded machine make it longer; preconditioning and warm starts make it shorter.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ import torch
 
 from circuitlab.compile.kernels import Kernel, compile_kernel
 from circuitlab.graph.circuit import Circuit, Projection
+from circuitlab.graph.edges import Edges
 from circuitlab.learn.rules import RULES
 from circuitlab.report.spectrum import Krylov
 from circuitlab.report.timing import alternate
 from circuitlab.solve.base import default_tolerance
-from circuitlab.solve.choose import AHEAD, LAGGING, LONG, LONGER, SLOW, SolveSettings
+from circuitlab.solve.choose import LAGGING, LONG, LONGER, SLOW, SolveSettings
 from circuitlab.spec.combinations import default_control
 
 SLICE = 1_000_000
@@ -104,9 +105,10 @@ def part_of(circuit: Circuit, p: Projection) -> tuple[Projection, tuple[int, int
     if len(p.edges) <= SLICE or p.edges.parameter_index is not None or p.rank is not None:
         return p, shape, 1.0
     rows = max(1, round(shape[0] * SLICE / len(p.edges)))
-    stop = int(np.searchsorted(p.edges.target, p.edges.target.dtype.type(rows)))
-    arrays = {name: getattr(p.edges, name)[:stop] for name in ("source", "target", "weight", "multiplicity")}
-    edges = replace(p.edges, attributes={}, **arrays)
+    starts = p.edges.pointers(shape[0])[: rows + 1]
+    stop = int(starts[-1])
+    target = np.repeat(np.arange(rows, dtype=p.edges.source.dtype), np.diff(starts))
+    edges = Edges(p.edges.source[:stop], target, p.edges.weight[:stop], p.edges.multiplicity[:stop])
     return replace(p, edges=edges), (rows, shape[1]), len(p.edges) / max(1, stop)
 
 

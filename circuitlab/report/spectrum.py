@@ -83,7 +83,7 @@ def radius(circuit: Circuit) -> Radius:
 
     The eigenvalues of W are those of its strongly connected parts, so each part is looked at by itself. Of more than
     `EXACT_BELOW` synapses the radius is estimated from `STEPS` products, without another copy of the weights. Below 1
-    a linear circuit settles by itself; a nonlinear one may settle above, too. Gap junctions and bursts are no part of W.
+    a linear circuit settles by itself; a nonlinear one may settle above, too. Gap junctions and bursts are not in W.
     """
     if not circuit.strongly_connected():
         return Radius(0.0, "exact")
@@ -158,7 +158,7 @@ def krylov(circuit: Circuit, steps: int = STEPS) -> Krylov:
     parts = []
     for p in recurrent(circuit):
         shape = circuit.populations[p.target].size, circuit.populations[p.source].size
-        pointers = np.searchsorted(p.edges.target, np.arange(shape[0] + 1, dtype=p.edges.target.dtype))
+        pointers = p.edges.pointers(shape[0])
         pointers = pointers.astype(p.edges.source.dtype) if len(p.edges) < 2**31 else pointers
         matrix = sparse.csr_array((p.edges.weight, p.edges.source, pointers), shape=shape, copy=False)
         rows = slice(starts[p.target], starts[p.target] + shape[0])

@@ -36,13 +36,25 @@ def synapses(edges: Edges) -> int:
     return int(edges.multiplicity.sum(dtype=np.int64))
 
 
-def degrees(edges: Edges, end: str, neurons: int) -> NDArray[np.int64]:
-    """Synapses of every neuron at one end, `source` or `target`, parallel ones counted each; shape [neurons]."""
-    total = np.zeros(neurons, dtype=np.int64)
+def indegrees(edges: Edges, targets: int) -> NDArray[np.int64]:
+    """Synapses onto every target neuron, parallel ones counted each; shape [target]."""
+    starts = edges.pointers(targets)
+    total = np.diff(starts)
+    for part in blocks(edges):
+        more = np.flatnonzero(edges.multiplicity[part] != 1)
+        if more.size:
+            row = np.searchsorted(starts, more + part.start, side="right") - 1
+            np.add.at(total, row, edges.multiplicity[part][more].astype(np.int64) - 1)
+    return total
+
+
+def outdegrees(edges: Edges, sources: int) -> NDArray[np.int64]:
+    """Synapses of every source neuron, parallel ones counted each; shape [source]."""
+    total = np.zeros(sources, dtype=np.int64)
     for part in blocks(edges):
         count = edges.multiplicity[part]
         weights = None if (count == 1).all() else count.astype(np.float64)
-        found = np.bincount(getattr(edges, end)[part], weights=weights, minlength=neurons)
+        found = np.bincount(edges.source[part], weights=weights, minlength=sources)
         total += found.astype(np.int64)
     return total
 
@@ -81,7 +93,12 @@ class _Rows:
 
     def __init__(self, edges: Edges, targets: int) -> None:
         self.source = edges.source
-        self.starts = np.searchsorted(edges.target, np.arange(targets + 1, dtype=edges.target.dtype))
+        self.starts = edges.pointers(targets)
+
+    def pairs(self, part: Any) -> tuple[NDArray, NDArray]:
+        """Target and source of some edges, a slice or an array of their numbers."""
+        number = np.arange(part.start, part.stop) if isinstance(part, slice) else part
+        return np.searchsorted(self.starts, number, side="right") - 1, self.source[part]
 
     def have(self, target: NDArray, source: NDArray) -> NDArray[np.bool_]:
         """Whether there is an edge from each source to the target beside it: bisection in the target's sources."""
@@ -106,8 +123,8 @@ def reciprocity(circuit: Circuit) -> dict[str, Any]:
     junctions go both ways by nature and are left out.
 
     Returns:
-        `overall`, None without edges; `projections`: share of each projection's own edges, by name; `pairs`: of the edges
-        between two populations, both ways together; `how`: `exact`, or `estimated` from `DRAWN` edges of a projection.
+        `overall`, None without edges; `projections`: share of each projection's own edges, by name; `pairs`: of the
+        edges between two populations, both ways together; `how`: `exact`, or `estimated` from some edges.
     """
     inner = set(circuit.units)
     own = [p for p in circuit.projections.values() if p.source in inner and p.kind == "chemical"]
@@ -119,18 +136,18 @@ def reciprocity(circuit: Circuit) -> dict[str, Any]:
     shares: dict[str, float | None] = {}
     found: dict[tuple[str, str], tuple[float, float]] = {}
     for (source, target), group in between.items():
+        back = [rows[q.name] for q in between.get((target, source), [])]
         edges = mutual = 0.0
         for number, p in enumerate(group):
-            own_edges, own_mutual, new, new_mutual = _asked(
-                p, [rows[q.name] for q in between.get((target, source), [])], [rows[q.name] for q in group[:number]], exact
-            )
-            shares[p.name] = own_mutual / own_edges if own_edges else None
-            edges, mutual = edges + new, mutual + new_mutual
+            earlier = [rows[q.name] for q in group[:number]]
+            count, answered, new, new_answered = _asked(p, rows[p.name], back, earlier, exact)
+            shares[p.name] = answered / count if count else None
+            edges, mutual = edges + new, mutual + new_answered
         found[source, target] = edges, mutual
     total = sum(edges for edges, _ in found.values())
-    pairs = []
+    pairs, place = [], {name: number for number, name in enumerate(circuit.populations)}
     for source, target in found:
-        if (target, source) in found and list(circuit.populations).index(source) > list(circuit.populations).index(target):
+        if (target, source) in found and place[source] > place[target]:
             continue
         ways = {(source, target), (target, source)} & found.keys()
         edges, mutual = (sum(found[way][k] for way in ways) for k in (0, 1))
@@ -145,7 +162,7 @@ def reciprocity(circuit: Circuit) -> dict[str, Any]:
 
 
 def _asked(
-    p: Projection, back: list[_Rows], earlier: list[_Rows], exact: bool
+    p: Projection, own: _Rows, back: list[_Rows], earlier: list[_Rows], exact: bool
 ) -> tuple[float, float, float, float]:
     """Edges of a projection and how many of them are answered; the same of those that no earlier projection has."""
     count = len(p.edges)
@@ -157,7 +174,7 @@ def _asked(
         scale = count / DRAWN
     mutual = new = new_mutual = 0
     for part in parts:
-        target, source = p.edges.target[part], p.edges.source[part]
+        target, source = own.pairs(part)
         answered = np.zeros(len(target), dtype=bool)
         for other in back:
             answered |= other.have(source, target)
@@ -209,5 +226,3 @@ def balance(circuit: Circuit) -> list[dict[str, Any]]:
             }
         )
     return found
-
-
