@@ -237,11 +237,10 @@ def _time(t: dict[str, Any]) -> str:
 
 def _seconds(seconds: float) -> str:
     """A time in the unit a person would choose."""
-    if seconds < 1:
-        return f"{1e3 * seconds:.2g} ms"
-    if seconds < 120:
-        return f"{seconds:.2g} s"
-    return f"{seconds / 60:.2g} min" if seconds < 7200 else f"{seconds / 3600:.2g} h"
+    units = (("ms", 1e-3, 1.0), ("s", 1.0, 120.0), ("min", 60.0, 7200.0), ("h", 3600.0, float("inf")))
+    unit, size, _ = next(entry for entry in units if seconds < entry[2])
+    value = seconds / size
+    return f"{value:.2g} {unit}" if value < 10 else f"{value:,.0f} {unit}"
 
 
 def _shape(shape: list[int] | None) -> str | None:

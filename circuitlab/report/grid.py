@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 
 from circuitlab.graph.circuit import Circuit
-from circuitlab.report.layout import columns_of, is_inner, layer_of, layers_of
+from circuitlab.report.layout import areas_of, columns_of, is_inner, layer_of, layers_of
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,9 @@ def places_of(
         for guest in sorted(guests[name], key=lambda guest: _height_of(circuit, guest, name)):
             places[guest] = Place(first[column] + 1, band, seats[first[column] + 1, band])
             seats[first[column] + 1, band] += 1
+    second = {places[guest].column for guest in hosts}
     named = {
-        area: {c for column in columns for c in (first[column], first[column] + 1)}
+        area: {c for column in columns for c in {first[column]} | ({first[column] + 1} & second)}
         for area, columns in headers.items()
     }
     return places, bands, named
@@ -69,23 +70,17 @@ def _layered(
     circuit: Circuit, mains: list[str], layer: dict[str, str], names: list[str], ranks: dict[str, int]
 ) -> tuple[dict[str, tuple[int, int]], dict[str, set[int]]]:
     """Column and band of every main population where populations have layers, and the columns of named areas."""
-    prefix = {name: name.partition("_")[0] for name in layer}
-    areas = list(dict.fromkeys(prefix.values()))
-    apart = len(areas) > 1 and all(len({layer[n] for n in layer if prefix[n] == a}) > 1 for a in areas)
-    if apart:
-        areas.sort(
-            key=lambda a: sum(ranks[n] for n in layer if prefix[n] == a) / list(prefix.values()).count(a)
-        )
+    areas = areas_of(circuit, ranks)
     grid: dict[str, tuple[int, int]] = {}
     inner: dict[str, set[int]] = defaultdict(set)
     wide = Counter()
     for name in sorted(layer, key=lambda n: ranks[n]):
-        area = areas.index(prefix[name]) if apart else 0
+        area = areas.get(name, 0)
         column = 1000 * (1 + area) + wide[area, layer[name]]
         wide[area, layer[name]] += 1
         grid[name] = column, names.index(layer[name])
-        if apart:
-            inner[areas[area]].add(column)
+        if areas:
+            inner[name.partition("_")[0]].add(column)
     last = max(column for column, _ in grid.values())
     seats: Counter[int] = Counter()
     for name in mains:
@@ -145,12 +140,14 @@ def reading(
     A block is a population with its interneurons; without layers blocks go by column, with them by band.
     """
     hosts = _hosts(circuit)
+    layered = len(layers_of(circuit)) > 1
     area = {column: number for number, inner in enumerate(headers.values(), 1) for column in inner}
 
     def of(name: str) -> tuple[int, ...]:
         place = places[hosts.get(name, name)]
-        along = (place.band, place.column) if len(layers_of(circuit)) > 1 else (place.column, place.band)
-        return (area.get(place.column, 0), *along, place.row)
+        along = (place.band, place.column) if layered else (place.column, place.band)
+        outside = layered and layer_of(circuit.populations[hosts.get(name, name)]) is None
+        return (len(area) + 1 if outside else area.get(place.column, 0), *along, place.row)
 
     number = {at: index for index, at in enumerate(sorted({of(name) for name in places}))}
     order = sorted(places, key=lambda name: (of(name), name in hosts, places[name].row))

@@ -250,13 +250,33 @@ def layers_of(circuit: Circuit) -> list[str]:
     return list(dict.fromkeys(at for p in circuit.populations.values() if (at := layer_of(p)) is not None))
 
 
-def kind_of(circuit: Circuit, projection: Projection, ranks: dict[str, int]) -> str:
-    """What a projection is in the drawing: electrical, inhibitory by its source's sign, else by the flow of rates."""
+def areas_of(circuit: Circuit, ranks: dict[str, int]) -> dict[str, int]:
+    """Number of the area of every population with a layer, in the flow of rates; none where there is one area only.
+
+    Areas are told apart by what stands before the first `_` of the names, where at least two have two layers each.
+    """
+    layered = {name: at for name, p in circuit.populations.items() if (at := layer_of(p)) is not None}
+    inside: dict[str, list[str]] = defaultdict(list)
+    for name in layered:
+        inside[name.partition("_")[0]].append(name)
+    if len(inside) < 2 or any(len({layered[n] for n in names}) < 2 for names in inside.values()):
+        return {}
+    order = sorted(inside, key=lambda area: sum(ranks[n] for n in inside[area]) / len(inside[area]))
+    return {name: number for number, area in enumerate(order) for name in inside[area]}
+
+
+def kind_of(circuit: Circuit, projection: Projection, ranks: dict[str, int], areas: dict[str, int]) -> str:
+    """What a projection is in the drawing: electrical, inhibitory by its source's sign, else by the flow of rates from
+    area to area, and within one; bursts are feedback."""
     if projection.kind == "electrical":
         return "electrical"
     if _inhibits(circuit, projection.source):
         return "inhibitory"
+    if projection.carries == "burst":
+        return "feedback"
     step = ranks[projection.target] - ranks[projection.source]
+    if projection.source in areas and projection.target in areas:
+        step = areas[projection.target] - areas[projection.source] or step
     return "feedforward" if step > 0 else "feedback" if step < 0 else "lateral"
 
 
@@ -267,7 +287,7 @@ def strength(projection: Projection) -> float:
 
 def _arrow(circuit: Circuit, projection: Projection, ranks: dict[str, int]) -> Arrow:
     step = ranks[projection.target] - ranks[projection.source]
-    kind = kind_of(circuit, projection, ranks)
+    kind = kind_of(circuit, projection, ranks, {})
     side = -1 if step == 0 and kind == "inhibitory" else 1
     return Arrow(projection, kind, side if step >= 0 else -1, side if step == 0 else (-1 if step > 0 else 1))
 

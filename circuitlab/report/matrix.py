@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Polygon, Rectangle
 
 from circuitlab.graph.circuit import Circuit
-from circuitlab.report.layout import Layout, kind_of, layer_of, layers_of, ranks_of
+from circuitlab.report.layout import Layout, areas_of, kind_of, layer_of, layers_of, ranks_of
 from circuitlab.report.pictures import COLOURS, GREY, INK
 
 LARGE, SMALL, NUMBERED = 0.42, 0.2, 14
@@ -146,13 +146,13 @@ def matrix(circuit: Circuit, plan: Layout | None) -> Matrix:
     pairs: dict[tuple[str, str], list[str]] = defaultdict(list)
     for p in circuit.projections.values():
         pairs[p.target, p.source].append(p.name)
-    entries = []
+    entries, areas = [], areas_of(circuit, ranks)
     for p in circuit.projections.values():
         beside = pairs[p.target, p.source]
         entries.append(
             Entry(
                 p.name,
-                kind_of(circuit, p, ranks),
+                kind_of(circuit, p, ranks, areas),
                 place[p.target],
                 place[p.source],
                 beside.index(p.name),

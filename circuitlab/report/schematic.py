@@ -21,6 +21,7 @@ from circuitlab.report.layout import (
     Cell,
     Layout,
     Point,
+    areas_of,
     kind_of,
     ranks_of,
     strength,
@@ -120,8 +121,9 @@ def _extent(cells: dict[str, Cell], places: dict[str, Place], columns: set[int])
 
 def _nets(circuit: Circuit, cells: dict[str, Cell], ranks: dict[str, int]) -> list[Net]:
     nets: dict[tuple[str, str, bool, str], Net] = {}
+    areas = areas_of(circuit, ranks)
     for p in circuit.projections.values():
-        kind = kind_of(circuit, p, ranks)
+        kind = kind_of(circuit, p, ranks, areas)
         own = p.name if kind == "electrical" else ""
         key = p.source, kind, p.carries == "burst", own
         if key not in nets:

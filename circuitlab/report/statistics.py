@@ -88,7 +88,7 @@ def mean_and_deviation(values: NDArray) -> tuple[float | None, float | None]:
     return mean, float(np.sqrt(squares / len(values)))
 
 
-class _Rows:
+class Rows:
     """The edges of one projection, looked up by pair."""
 
     def __init__(self, edges: Edges, targets: int) -> None:
@@ -129,7 +129,7 @@ def reciprocity(circuit: Circuit) -> dict[str, Any]:
     inner = set(circuit.units)
     own = [p for p in circuit.projections.values() if p.source in inner and p.kind == "chemical"]
     exact = sum(len(p.edges) for p in own) <= EXACT_BELOW
-    rows = {p.name: _Rows(p.edges, circuit.populations[p.target].size) for p in own}
+    rows = {p.name: Rows(p.edges, circuit.populations[p.target].size) for p in own}
     between: dict[tuple[str, str], list[Projection]] = {}
     for p in own:
         between.setdefault((p.source, p.target), []).append(p)
@@ -162,7 +162,7 @@ def reciprocity(circuit: Circuit) -> dict[str, Any]:
 
 
 def _asked(
-    p: Projection, own: _Rows, back: list[_Rows], earlier: list[_Rows], exact: bool
+    p: Projection, own: Rows, back: list[Rows], earlier: list[Rows], exact: bool
 ) -> tuple[float, float, float, float]:
     """Edges of a projection and how many of them are answered; the same of those that no earlier projection has."""
     count = len(p.edges)
