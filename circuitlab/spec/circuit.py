@@ -11,6 +11,7 @@ from circuitlab.errors import SpecError
 from circuitlab.spec.base import Model, parse, without_none
 from circuitlab.spec.circuit_checks import check_circuit
 from circuitlab.spec.kinds import expect
+from circuitlab.spec.layers import LayerSpec
 from circuitlab.spec.populations import PopulationSpec
 from circuitlab.spec.projections import ConnectSpec, ProjectionSpec, WeightsSpec
 from circuitlab.spec.source import Source, read
@@ -25,6 +26,8 @@ class CircuitSpec(Model):
     """What the circuit is, in a sentence."""
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] | None = None
     """Seed of every random draw of the circuit; the experiment's seed unless given."""
+    layers: dict[str, LayerSpec] = Field(default_factory=dict)
+    """Depth ranges that populations lie in, by name."""
     populations: dict[str, PopulationSpec]
     """The populations, by name."""
     projections: dict[str, ProjectionSpec]
@@ -63,6 +66,11 @@ class CircuitSpec(Model):
         head = without_none(self.model_dump(mode="json", include={"circuit", "description", "seed"}))
         return {
             **head,
+            **(
+                {"layers": {name: layer.resolved() for name, layer in self.layers.items()}}
+                if self.layers
+                else {}
+            ),
             "populations": {name: population.resolved() for name, population in self.populations.items()},
             "projections": {name: projection.resolved() for name, projection in self.projections.items()},
         }
