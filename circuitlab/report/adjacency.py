@@ -1,4 +1,4 @@
-"""The adjacency picture of a circuit: a dot for every pair of neurons that is joined; targets are rows, sources columns.
+"""The adjacency picture of a circuit: a dot for every pair of neurons that is joined; rows are targets.
 
 Small circuits show every weight, its sign by colour and its magnitude by intensity. Where neurons outnumber the points
 of the picture, a point stands for many pairs, and its intensity is the share of them that are joined.

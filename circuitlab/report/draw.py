@@ -23,13 +23,22 @@ from matplotlib.path import Path
 from matplotlib.transforms import Transform
 
 from circuitlab.graph.circuit import Circuit, Population
-from circuitlab.report.layout import APICAL_STEM, BASAL_STEM, Arrow, Cell, Layout, Point, layers_of, layout
+from circuitlab.report.layout import (
+    APICAL_STEM,
+    BASAL_STEM,
+    MOST_CURVES,
+    Arrow,
+    Cell,
+    Layout,
+    Point,
+    layers_of,
+    layout,
+    subtitle,
+)
 from circuitlab.report.matrix import Matrix, matrix
 from circuitlab.report.pictures import COLOURS, GREY, INK, WORDS, write
 from circuitlab.report.schematic import FAINT, schematic
 
-MOST_CURVES = 24
-"""Projections up to which a circuit without layers is drawn with curves."""
 MATRIX_FROM = 40
 """Projections from which a matrix of all of them stands below the arrows."""
 MOST_ARROWS, MOST_CELLS = 200, 60
@@ -129,7 +138,8 @@ def _draw_plan(axes: Axes, circuit: Circuit, plan: Layout, shift: float) -> None
 
 
 def _draw_cell(axes: Axes, cell: Cell, population: Population) -> None:
-    fill = FILLS[population.type]
+    inhibits = population.type == "unit" and population.sign == "inhibitory"
+    fill = FILLS["interneuron" if inhibits else population.type]
     if cell.pyramidal:
         for site, stem in (("apical", APICAL_STEM), ("basal", BASAL_STEM)):
             x, y, width, height = cell.box(site)
@@ -152,11 +162,10 @@ def _draw_cell(axes: Axes, cell: Cell, population: Population) -> None:
         va="center",
         zorder=5,
     )
-    kind = f"{population.sign} unit" if population.type == "unit" and population.sign else population.type
     axes.text(
         cell.x,
         cell.y - 0.13,
-        f"{kind}, {population.size:,}",
+        subtitle(population),
         fontsize=7.5,
         color=GREY,
         ha="center",

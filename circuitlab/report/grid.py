@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 
 from circuitlab.graph.circuit import Circuit
-from circuitlab.report.layout import areas_of, columns_of, is_inner, layer_of, layers_of
+from circuitlab.report.layout import areas_of, columns_of, is_inner, layering, layers_of
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ def places_of(
     for name, host in hosts.items():
         guests[host].append(name)
     mains = [name for name in circuit.populations if name not in hosts]
-    layer = {n: at for n in mains if (at := layer_of(circuit.populations[n])) is not None}
+    said = layering(circuit)
+    layer = {name: said[name] for name in mains if name in said}
     names = layers_of(circuit)
     if len(names) > 1:
         grid, headers = _layered(circuit, mains, layer, names, ranks)
@@ -87,7 +88,8 @@ def _layered(
         if name in layer:
             continue
         kind = circuit.populations[name].type
-        column = 0 if kind == "input" else last + (2 if kind == "output" else 1)
+        early = ranks[name] < min(ranks[other] for other in layer)
+        column = 0 if kind == "input" else last + 2 if kind == "output" else 1 if early else last + 1
         row = seats[column] % len(names)
         grid[name] = column, row
         seats[column] += 1
@@ -102,6 +104,7 @@ def _layered(
 def _hosts(circuit: Circuit) -> dict[str, str]:
     """Beside which population each inner population stands: of its layer, the one it reaches with most synapses, or
     that reaches it."""
+    said = layering(circuit)
     waiting = {name for name in circuit.populations if is_inner(circuit, name)}
     hosts: dict[str, str] = {}
     while waiting:
@@ -115,7 +118,7 @@ def _hosts(circuit: Circuit) -> dict[str, str]:
                         and other not in waiting
                         and circuit.populations[other].type not in ("input", "output")
                     ):
-                        same = layer_of(circuit.populations[name]) == layer_of(circuit.populations[other])
+                        same = said.get(name) == said.get(other)
                         votes[hosts.get(other, other)] += weight * (len(p.edges) + 1) * (10**6 if same else 1)
             if votes:
                 seated[name] = max(sorted(votes), key=votes.__getitem__)
@@ -140,13 +143,13 @@ def reading(
     A block is a population with its interneurons; without layers blocks go by column, with them by band.
     """
     hosts = _hosts(circuit)
-    layered = len(layers_of(circuit)) > 1
+    said, layered = layering(circuit), len(layers_of(circuit)) > 1
     area = {column: number for number, inner in enumerate(headers.values(), 1) for column in inner}
 
     def of(name: str) -> tuple[int, ...]:
         place = places[hosts.get(name, name)]
         along = (place.band, place.column) if layered else (place.column, place.band)
-        outside = layered and layer_of(circuit.populations[hosts.get(name, name)]) is None
+        outside = layered and hosts.get(name, name) not in said
         return (len(area) + 1 if outside else area.get(place.column, 0), *along, place.row)
 
     number = {at: index for index, at in enumerate(sorted({of(name) for name in places}))}

@@ -6,6 +6,7 @@ to the outputs (right); interneurons stand beside the population they mainly inh
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -18,7 +19,9 @@ from circuitlab.graph.circuit import Circuit, Population, Projection
 SOMA_HEIGHT, DENDRITE_HEIGHT = 0.6, 0.26
 APICAL_STEM, BASAL_STEM = 0.18, 0.1
 ROW_GAP, COLUMN_GAP, MAX_ROWS = 0.42, 0.9, 8
-LETTER, LANE = 0.092, 0.08
+LETTER, SMALL_LETTER, LANE = 0.092, 0.071, 0.08
+MOST_CURVES = 24
+"""Projections up to which a circuit without layers is drawn with curves."""
 
 Point = tuple[float, float]
 
@@ -115,7 +118,7 @@ def layout(circuit: Circuit) -> Layout:
     ranks = ranks_of(circuit)
     cells = {name: Cell(name, p.type == "pyramidal", ranks[name]) for name, p in circuit.populations.items()}
     columns = columns_of(circuit, ranks, list(circuit.populations))
-    width = max(1.35, 0.35 + LETTER * max(len(name) for name in cells))
+    width = width_of(circuit)
     arrows = [_arrow(circuit, p, ranks) for p in circuit.projections.values()]
     crowd = Counter(cells[a.projection.target].rank for a in arrows if a.start == a.end)
     x = 0.0
@@ -138,6 +141,21 @@ def layout(circuit: Circuit) -> Layout:
     for arrow in arrows:
         arrow.points = [(px, py - bottom) for px, py in arrow.points]
     return Layout(cells, arrows, x, top - bottom)
+
+
+def subtitle(population: Population) -> str:
+    """The second line in a cell: what it is, and how many neurons."""
+    unit = population.type == "unit" and population.sign is not None
+    return (
+        f"{population.sign} unit, {population.size:,}" if unit else f"{population.type}, {population.size:,}"
+    )
+
+
+def width_of(circuit: Circuit) -> float:
+    """The width of the cells, in which every name and every second line fits."""
+    names = max(len(name) for name in circuit.populations)
+    words = max(len(subtitle(p)) for p in circuit.populations.values())
+    return max(1.3, 0.35 + LETTER * names, 0.22 + SMALL_LETTER * words)
 
 
 def ranks_of(circuit: Circuit) -> dict[str, int]:
@@ -240,14 +258,33 @@ def is_inner(circuit: Circuit, name: str) -> bool:
     return population.type == "interneuron" or (population.type == "unit" and population.sign == "inhibitory")
 
 
-def layer_of(population: Population) -> str | None:
-    """The layer that the circuit file puts a population in."""
-    return getattr(population, "layer", None)
+NAMED_LAYER = re.compile(
+    r"(?:^|_)(?:l|layer_?)(?P<number>23|2_3|56|[1-6])(?P<part>[ab]?)(?=_|$|(?:e|i|pv|sst|vip)(?:_|$))",
+    re.IGNORECASE,
+)
+
+
+def layering(circuit: Circuit) -> dict[str, str]:
+    """The layer of every population that has one: as the circuit file says; where it says none, and there are too many
+    projections for curves, as names such as `l23_e`, `L4I` or `v1_layer5` do, if most inner populations have such."""
+    said = {name: p.layer for name, p in circuit.populations.items() if p.layer is not None}
+    if said or len(circuit.projections) <= MOST_CURVES:
+        return said
+    found = {name: _label(match) for name in circuit.populations if (match := NAMED_LAYER.search(name))}
+    inner = [name for name, p in circuit.populations.items() if p.type not in ("input", "output")]
+    enough = 2 * len(found) > len(inner) and len(set(found.values())) > 1
+    return {name: found[name] for name in inner if name in found} if enough else {}
+
+
+def _label(match: re.Match[str]) -> str:
+    number = match["number"].replace("_", "")
+    return f"L{'/'.join(number)}{match['part'].lower()}"
 
 
 def layers_of(circuit: Circuit) -> list[str]:
-    """The layers that populations name, from the top: in the order of the circuit's own layers, else of the file."""
-    return list(dict.fromkeys(at for p in circuit.populations.values() if (at := layer_of(p)) is not None))
+    """Names of the layers from the top: in the order in which the file's populations name them, else by number."""
+    names = list(dict.fromkeys(layering(circuit).values()))
+    return names if any(p.layer for p in circuit.populations.values()) else sorted(names)
 
 
 def areas_of(circuit: Circuit, ranks: dict[str, int]) -> dict[str, int]:
@@ -255,7 +292,7 @@ def areas_of(circuit: Circuit, ranks: dict[str, int]) -> dict[str, int]:
 
     Areas are told apart by what stands before the first `_` of the names, where at least two have two layers each.
     """
-    layered = {name: at for name, p in circuit.populations.items() if (at := layer_of(p)) is not None}
+    layered = layering(circuit)
     inside: dict[str, list[str]] = defaultdict(list)
     for name in layered:
         inside[name.partition("_")[0]].append(name)

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Polygon, Rectangle
 
 from circuitlab.graph.circuit import Circuit
-from circuitlab.report.layout import Layout, areas_of, kind_of, layer_of, layers_of, ranks_of
+from circuitlab.report.layout import Layout, areas_of, kind_of, layering, layers_of, ranks_of
 from circuitlab.report.pictures import COLOURS, GREY, INK
 
 LARGE, SMALL, NUMBERED = 0.42, 0.2, 14
@@ -179,13 +179,13 @@ def matrix(circuit: Circuit, plan: Layout | None) -> Matrix:
 def _order(circuit: Circuit, ranks: dict[str, int], plan: Layout | None) -> tuple[list[str], list[int]]:
     """Names of the populations in order, and where groups begin: inputs, then areas and layers, then outputs."""
     file = {name: number for number, name in enumerate(circuit.populations if plan is None else plan.order)}
-    layers = layers_of(circuit)
+    said, layers = layering(circuit), layers_of(circuit)
 
     def key(name: str) -> tuple[int, ...]:
         population = circuit.populations[name]
         kind = {"input": 0, "output": 2}.get(population.type, 1)
         if plan is None and layers:
-            layer = layer_of(population)
+            layer = said.get(name, "")
             return kind, layers.index(layer) if layer in layers else len(layers), file[name]
         if plan is None:
             return kind, ranks[name], file[name]

@@ -14,7 +14,6 @@ from circuitlab.graph.circuit import Circuit, Projection
 from circuitlab.report.grid import Place, places_of, reading
 from circuitlab.report.layout import (
     DENDRITE_HEIGHT,
-    LETTER,
     SOMA_HEIGHT,
     Arrow,
     Band,
@@ -25,6 +24,7 @@ from circuitlab.report.layout import (
     kind_of,
     ranks_of,
     strength,
+    width_of,
 )
 
 PORT = 0.085
@@ -72,7 +72,7 @@ def schematic(circuit: Circuit) -> Layout:
     ranks = ranks_of(circuit)
     places, bands, headers = places_of(circuit, ranks)
     cells = {name: Cell(name, p.type == "pyramidal", ranks[name]) for name, p in circuit.populations.items()}
-    width = max(1.25, 0.3 + LETTER * max(len(name) for name in cells))
+    width = width_of(circuit)
     for name, cell in cells.items():
         cell.column, cell.width = places[name].column, width
     nets = _nets(circuit, cells, ranks)

@@ -109,7 +109,7 @@ def _population(p: Population) -> dict[str, Any]:
         "type": p.type,
         "neurons": p.size,
         "shape": None if p.shape is None else list(p.shape),
-        "layer": getattr(p, "layer", None),
+        "layer": p.layer,
         "activation": p.activation if unit else None,
         "gain": p.gain if unit else None,
         "threshold": p.threshold if unit else None,

@@ -144,4 +144,16 @@ def forty() -> str:
     return "\n".join([*lines, "projections:", *projections, ""])
 
 
-CASES = {"four": FOUR, "eight": eight(), "seventeen": seventeen(), "forty": forty()}
+def layered(text: str) -> str:
+    """The same circuit, its populations in layers by their names."""
+    lines = text.splitlines()
+    depths = ", ".join(f"{layer}: {{from: {100 * n}, to: {100 * (n + 1)}}}" for n, layer in enumerate(LAYERS))
+    for number, line in enumerate(lines):
+        for layer in LAYERS:
+            if line.startswith("  ") and "{type: " in line and layer in line.partition(":")[0]:
+                lines[number] = line.replace("{type: ", f"{{layer: {layer}, type: ")
+    return "\n".join([lines[0], f"layers: {{{depths}}}", *lines[1:], ""])
+
+
+PLAIN = {"four": FOUR, "eight": eight(), "seventeen": seventeen(), "forty": forty()}
+CASES = PLAIN | {f"{name}, layers": layered(PLAIN[name]) for name in ("eight", "seventeen", "forty")}
