@@ -147,10 +147,10 @@ def _draw_cell(axes: Axes, cell: Cell, population: Population) -> None:
             if site == "basal":
                 ends = [2 * cell.y - end for end in ends]
             axes.plot([x, x], ends, color=INK, linewidth=2.4, solid_capstyle="butt", zorder=3)
-            _box(axes, x, y, width, height, fill, 1.0, rounding=min(0.13, height / 2))
+            _box(axes, cell.name, (x, y, width, height), fill, 1.0, rounding=min(0.13, height / 2))
             axes.text(x, y, site, fontsize=7, color=INK, ha="center", va="center", zorder=5)
     rounding = {"interneuron": 0.28, "pyramidal": 0.16, "unit": 0.16}.get(population.type, 0.02)
-    _box(axes, *cell.box("soma"), fill, 2.2 if population.type == "output" else 1.2, rounding)
+    _box(axes, cell.name, cell.box("soma"), fill, 2.2 if population.type == "output" else 1.2, rounding)
     axes.text(
         cell.x,
         cell.y + 0.1,
@@ -175,15 +175,22 @@ def _draw_cell(axes: Axes, cell: Cell, population: Population) -> None:
 
 
 def _box(
-    axes: Axes, x: float, y: float, width: float, height: float, fill: str, line: float, rounding: float
+    axes: Axes, name: str, box: tuple[float, float, float, float], fill: str, line: float, rounding: float
 ) -> None:
-    style = f"round,pad=0,rounding_size={rounding}"
-    corner = (x - width / 2, y - height / 2)
-    axes.add_patch(
-        FancyBboxPatch(
-            corner, width, height, boxstyle=style, facecolor=fill, edgecolor=INK, linewidth=line, zorder=4
-        )
+    """A compartment: centre x, centre y, width and height."""
+    x, y, width, height = box
+    patch = FancyBboxPatch(
+        (x - width / 2, y - height / 2),
+        width,
+        height,
+        boxstyle=f"round,pad=0,rounding_size={rounding}",
+        facecolor=fill,
+        edgecolor=INK,
+        linewidth=line,
+        zorder=4,
     )
+    patch.set_gid(f"population {name}")
+    axes.add_patch(patch)
 
 
 def _draw_arrow(axes: Axes, arrow: Arrow) -> None:
