@@ -21,7 +21,7 @@ from circuitlab.report.summary import summarize
 from circuitlab.spec.circuit import load_circuit
 
 TOPOLOGIES = Path(__file__).parents[2] / "topologies"
-BATCH = 64
+BATCH, ROUNDS = 64, 3
 CIRCUITS: dict[str, Callable[[], Circuit]] = {
     "feedforward": lambda: build(load_circuit(TOPOLOGIES / "mnist_feedforward.yaml")),
     "recurrent": lambda: build(load_circuit(TOPOLOGIES / "mnist_recurrent.yaml")),
@@ -56,21 +56,29 @@ def test_the_estimate_is_within_a_factor_of_three_of_the_clock(name: str) -> Non
             value.add_(0)  # as after an update: whatever is made of the weights is made anew
         RULES[rule].outcome(task, batch)
 
-    ratios = {}
-    for rule in ("least_control", "recurrent_backprop"):
-        kernels = {n: products(circuit, p, BATCH, torch.float32) for n, p in circuit.projections.items()}
-        found = estimate(
-            circuit,
-            kernels,
-            krylov(circuit) if circuit.strongly_connected() else None,
-            batch=BATCH,
-            rule=rule,
-            dtype=torch.float32,
-            samples=1000,
-        )
-        assert found.update is not None
-        ratios[f"update by {rule}"] = found.update / _least(lambda rule=rule: update(rule))
-        ratios["free equilibrium"] = found.free / _least(lambda: task.free(task.system.drive(batch.x)))
+    # A machine busy with other work only adds to a time: of both, the least of several readings counts.
+    times: dict[str, list[list[float]]] = {}
+    for _ in range(ROUNDS):
+        for rule in ("least_control", "recurrent_backprop"):
+            kernels = {n: products(circuit, p, BATCH, torch.float32) for n, p in circuit.projections.items()}
+            found = estimate(
+                circuit,
+                kernels,
+                krylov(circuit) if circuit.strongly_connected() else None,
+                batch=BATCH,
+                rule=rule,
+                dtype=torch.float32,
+                samples=1000,
+            )
+            assert found.update is not None
+            for what, predicted, work in (
+                (f"update by {rule}", found.update, lambda rule=rule: update(rule)),
+                ("free equilibrium", found.free, lambda: task.free(task.system.drive(batch.x))),
+            ):
+                pair = times.setdefault(what, [[], []])
+                pair[0].append(predicted)
+                pair[1].append(_least(work))
+    ratios = {what: min(predicted) / min(measured) for what, (predicted, measured) in times.items()}
     assert all(1 / 3 < ratio < 3 for ratio in ratios.values()), ratios
 
 
