@@ -8,7 +8,17 @@ from typing import Annotated, Any
 
 import typer
 
-from circuitlab.cli.common import AllowOutside, AsJson, CircuitFile, memory, number, print_json, say, table
+from circuitlab.cli.common import (
+    AllowOutside,
+    AsJson,
+    CircuitFile,
+    Scale,
+    memory,
+    number,
+    print_json,
+    say,
+    table,
+)
 from circuitlab.errors import CircuitError
 
 
@@ -37,6 +47,7 @@ def show(
     samples: Annotated[int, typer.Option(min=1, metavar="N", help="Samples of an epoch of it.")] = 10_000,
     rule: Annotated[str, typer.Option(help="Its learning rule.")] = "least_control",
     dtype: Annotated[str, typer.Option(help="Its precision, float32 or float64.")] = "float32",
+    scale: Scale = None,
     allow_outside: AllowOutside = False,
 ) -> None:
     """Show a circuit: populations, projections, degrees, balance, memory, time, solver, its drawing and adjacency."""
@@ -52,7 +63,7 @@ def show(
     for option, file in (("--draw", draw), ("--adjacency", adjacency)):
         if file is not None:
             _can_be_drawn(option, file)
-    spec = load_circuit(circuit, allow_outside=allow_outside)
+    spec = load_circuit(circuit, allow_outside=allow_outside, scale=scale)
     begun = time.perf_counter()
     built = build(spec, seed=seed)
     built_in = time.perf_counter() - begun
