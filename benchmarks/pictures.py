@@ -26,10 +26,7 @@ WIDEST = 1600
 
 def circuit_of(path: Path) -> Circuit:
     """The circuit of a file, at its scale in SCALES."""
-    spec = load_circuit(path)
-    if path.stem in SCALES:
-        spec = spec.model_copy(update={"scale": SCALES[path.stem]})
-    return build(spec)
+    return build(load_circuit(path, scale=SCALES.get(path.stem)))
 
 
 def recurrent(circuit: Circuit) -> bool:

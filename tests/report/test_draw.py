@@ -54,10 +54,8 @@ EVERY = pytest.mark.parametrize("name", [*TEXTS, *(path.stem for path in TOPOLOG
 def _circuit(name: str) -> Circuit:
     if name in TEXTS:
         return circuit_of(TEXTS[name])
-    spec = load_circuit(next(path for path in TOPOLOGIES if path.stem == name))
-    if name in SCALED:
-        spec = spec.model_copy(update={"scale": SCALED[name]})
-    return build(spec)
+    path = next(path for path in TOPOLOGIES if path.stem == name)
+    return build(load_circuit(path, scale=SCALED.get(name)))
 
 
 def _plan(name: str) -> Layout:
