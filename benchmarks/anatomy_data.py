@@ -4,7 +4,8 @@
 
 Under the repository's root (or FOLDER):
 
-- topologies/celegans/*.csv: neurons of each class, and the table of connections as it was published;
+- topologies/celegans/*.csv: neurons of each class, the table of connections as it was published, and its gap junctions
+  with each pair once;
 - topologies/mushroom_body/*.csv: neurons of each class of either hemisphere, and their synapses;
 - experiments/data/celegans_touch.npz, mushroom_body_odours.npz: synthetic tasks, whose recipes stand below.
 
@@ -65,6 +66,8 @@ def main() -> None:
     shutil.copyfile(
         WORM / "varshney2011_edges.csv", out / "topologies" / "celegans" / "varshney2011_edges.csv"
     )
+    junctions = worm_junctions([neuron for neurons in classes.values() for neuron, _ in neurons])
+    table(out / "topologies" / "celegans" / "gap_junctions.csv", ("pre", "post", "weight"), junctions)
     names = {name: [neuron for neuron, _ in neurons] for name, neurons in classes.items()}
     touch = worm_task(names["sensory"], names["motor"])
     np.savez_compressed(out / "experiments" / "data" / "celegans_touch.npz", **touch)
@@ -110,6 +113,21 @@ def worm_classes() -> dict[str, list[tuple[str, str]]]:
             else:
                 found["interneuron"].append((row["name"], kind))
     return found
+
+
+def worm_junctions(order: list[str]) -> list[tuple[str, str, int]]:
+    """Varshney's gap junctions, which its table lists in both directions with one weight, each once.
+
+    Args:
+        order: of the neurons; the earlier one of a pair comes first. Junctions of a neuron with itself stay.
+    """
+    with (WORM / "varshney2011_edges.csv").open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["type"] == "electrical"]
+    weight = {(row["pre"], row["post"]): int(row["weight"]) for row in rows}
+    place = {name: index for index, name in enumerate(order)}
+    for (pre, post), value in weight.items():
+        assert weight[post, pre] == value, f"{pre} -- {post} is listed once, or with two weights"
+    return [(pre, post, value) for (pre, post), value in weight.items() if place[pre] <= place[post]]
 
 
 def worm_task(sensory: list[str], motor: list[str]) -> dict[str, NDArray]:
