@@ -38,9 +38,9 @@ projections:
   a_b: {source: a, target: b, connect: {rule: fixed_indegree, indegree: 6}}
   b_a: {source: b, target: a, site: soma, connect: {rule: pairwise_bernoulli, p: 0.3}}
   b_b: {source: b, target: b, connect: {rule: fixed_outdegree, outdegree: 3}}
-  b_gap: {source: b, target: b, kind: electrical, connect: {rule: pairwise_bernoulli, p: 0.2}, weights: zeros}
+  b_gap: {source: b, target: b, kind: electrical, connect: {rule: pairwise_bernoulli, p: 0.2}, weights: HALF}
   a_y: {source: a, target: y}
-"""
+""".replace("HALF", "{init: constant, value: 0.5}")
 
 
 def _graph(circuit: Circuit, projections: list[str]) -> nx.DiGraph:
@@ -172,6 +172,12 @@ def test_the_spectral_radius_is_that_of_weights_times_gains(two: Circuit) -> Non
         np.add.at(
             full, (p.edges.target + start[p.target], p.edges.source + start[p.source]), gain * p.edges.weight
         )
+    # with gap junctions of 0.5, phi_i (1 + sum_j g_ij) = (W phi)_i + sum_j g_ij phi_j
+    conductance = np.zeros((53, 53))
+    gap = two.projections["b_gap"].edges
+    conductance[gap.target + 30, gap.source + 30] = conductance[gap.source + 30, gap.target + 30] = 0.5
+    np.fill_diagonal(conductance, 0)
+    full = (full + conductance) / (1 + conductance.sum(1))[:, None]
     expected = np.abs(np.linalg.eigvals(full)).max()
     found = radius(two)
     assert (found.value, found.how) == (pytest.approx(expected), "exact")
@@ -193,8 +199,7 @@ def test_what_gmres_leaves_is_what_scipy_finds(two: Circuit) -> None:
     from scipy.sparse.linalg import gmres
 
     size = rate_weights(two).shape[0]
-    gains = np.concatenate([np.full(two.populations[n].size, two.populations[n].gain) for n in two.units])
-    matrix = np.eye(size) - 0.1 * rate_weights(two).toarray() * gains
+    matrix = np.eye(size) - 0.1 * rate_weights(two).toarray()
     start = np.random.default_rng(0).standard_normal(size)
     left: list[float] = []
     gmres(matrix, start, rtol=1e-14, restart=20, maxiter=1, callback=left.append, callback_type="pr_norm")
