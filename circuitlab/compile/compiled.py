@@ -38,6 +38,7 @@ class CompiledCircuit(nn.Module):
         feedforward: links from inputs.
         recurrent: links among units that carry rates.
         burst: links that carry the control (S of the circuit's own apical projections).
+        held: links that carry rates to apical sites that are clamped (`compile/clamp.py`): nothing arrives.
         electrical: gap junctions, which act in both directions.
         sign: +1, -1 or 0 per projection: Dale's law of its source population; +1 for gap junctions.
     """
@@ -94,6 +95,7 @@ class CompiledCircuit(nn.Module):
         rates = [link for link in chemical if link.projection.source in self.units]
         self.recurrent = [link for link in rates if link.projection.carries == "rate"]
         self.burst = [link for link in rates if link.projection.carries == "burst"]
+        self.held: list[Link] = []
         controlled = np.concatenate([np.full(p.size, p.controlled) for p in hidden + outputs])
         self.all_controlled = bool(controlled.all())
         self.register_buffer(

@@ -164,6 +164,9 @@ class CircuitSystem(System):
             for link in links:
                 if pre is not None and link.projection.plastic:
                     updates[link.projection.name] = link.kernel.outer(post[link.target], pre[link.source])
+        for link in self.compiled.held:
+            if link.projection.plastic:
+                updates[link.projection.name] = torch.zeros_like(link.kernel.values)
         for name, bias in self.compiled.biases.items() if x is not None else ():
             if bias.requires_grad:
                 updates[f"{name}_bias"] = post[self.compiled.units[name]].sum(1)
