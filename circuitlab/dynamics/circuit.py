@@ -87,11 +87,21 @@ class CircuitSystem(System):
     def transport(self, drive: Tensor) -> CircuitSweep:
         return CircuitSweep(self, drive, self.tied, kinked=False, masked=False)
 
+    def sent(self, link: Link, values: Tensor) -> Tensor:
+        """What arrives at a link's synapses, [source, sample]: its source's rows of the rates (or inputs, or controls);
+        in real time those of some milliseconds ago where the projection has a delay."""
+        return values[link.source]
+
+    def add_products(self, links: Sequence[Link], values: Tensor, out: Tensor) -> None:
+        """out += W values, summed over the links."""
+        for link in links:
+            link.kernel.add_product(self.sent(link, values), out[link.target])
+
     @torch.no_grad()
     def linearise(self, phi: Tensor, drive: Tensor) -> CircuitPoint:
         rate = self.rates(phi)
         prediction = drive.clone()
-        add_products(self.compiled.recurrent, rate, prediction)
+        self.add_products(self.compiled.recurrent, rate, prediction)
         return CircuitPoint(self, phi, rate, prediction)
 
     @torch.no_grad()
@@ -130,7 +140,7 @@ class CircuitSystem(System):
         basal = self.compiled.drive(torch.zeros_like(x))
         for links, pre in ((self.compiled.feedforward, x), (self.compiled.recurrent, rate)):
             for site, out in (("apical", apical), ("basal", basal)):
-                add_products(
+                self.add_products(
                     [k for k in links if (k.projection.site == "apical") == (site == "apical")], pre, out
                 )
         parts = {}
@@ -221,12 +231,6 @@ class CircuitPoint(Point):
         if self.system.controlled is not None:
             out &= self.system.controlled > 0
         return out
-
-
-def add_products(links: list[Link], pre: Tensor, out: Tensor) -> None:
-    """out += W pre, summed over the links."""
-    for link in links:
-        link.kernel.add_product(pre[link.source], out[link.target])
 
 
 def _order(compiled: CompiledCircuit) -> list[slice]:

@@ -1,0 +1,61 @@
+"""Whether times fit the steps of a simulation: everything that happens happens at a step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from math import gcd
+
+from circuitlab.errors import CircuitError
+from circuitlab.graph.circuit import Circuit
+
+PER_MS = 10**9
+"""Times are compared in picoseconds, so that 0.1 ms is a tenth of 1 ms exactly."""
+
+
+def whole(ms: float) -> int:
+    """A time in picoseconds."""
+    return round(ms * PER_MS)
+
+
+def steps_of(ms: float, dt_ms: float) -> int | None:
+    """How many steps a time takes; None where it is no multiple of the step."""
+    time, step = whole(ms), whole(dt_ms)
+    return time // step if step and time % step == 0 else None
+
+
+def check_times(circuit: Circuit, dt_ms: float, times: Mapping[str, float]) -> None:
+    """Refuse a step that a delay or another time is no multiple of.
+
+    Args:
+        times: in ms, by what messages call them.
+
+    Raises:
+        CircuitError: one line for each time that does not fit, with the nearest step that fits all of them.
+    """
+    if whole(dt_ms) <= 0:
+        raise CircuitError(f"dt: {dt_ms:g} ms is too short; at least 1e-9 ms")
+    delays = {
+        f"projections.{name}.delay": projection.delay_ms
+        for name, projection in circuit.projections.items()
+        if projection.delay_ms
+    }
+    every = {**times, **delays}
+    wrong = {name: ms for name, ms in every.items() if steps_of(ms, dt_ms) is None}
+    if not wrong:
+        return
+    step = nearest(every.values(), dt_ms)
+    raise CircuitError(
+        "\n".join(
+            f"{name}: {ms:g} ms is no multiple of the time step, {dt_ms:g} ms; allowed: dt = {step:.12g} ms, "
+            "or a time that is a multiple of the step"
+            for name, ms in wrong.items()
+        )
+    )
+
+
+def nearest(times: Iterable[float], dt_ms: float) -> float:
+    """The step nearest to dt, in ms, that every one of the times is a multiple of."""
+    common = gcd(*(whole(ms) for ms in times))
+    count = max(1, common // whole(dt_ms))
+    allowed = [common / n / PER_MS for n in (count, count + 1)]
+    return min(allowed, key=lambda step: abs(step - dt_ms))
