@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict, replace
 from typing import Any, get_args
 
 import networkx as nx
@@ -10,19 +11,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitlab.errors import CircuitError, suggestion
-from circuitlab.graph.circuit import Circuit, Population, Projection
+from circuitlab.graph.circuit import Circuit, Noise, Population, Projection
 from circuitlab.graph.edges import Edges, coalesce
+from circuitlab.graph.junctions import check_junctions
 from circuitlab.graph.weights import check_weights
 from circuitlab.spec.populations import PopulationType
 
 TYPES: tuple[str, ...] = get_args(PopulationType)
-POPULATION_FIELDS = ("type", "size", "shape", "activation", "tau_ms", "sign", "controlled", "bias_plastic")
-PROJECTION_FIELDS = ("source", "target", "site", "carries", "plastic", "kernel", "geometry", "rank")
+POPULATION_FIELDS = (
+    *(
+        "type",
+        "size",
+        "shape",
+        "activation",
+        "gain",
+        "threshold",
+        "tau_ms",
+        "sign",
+        "controlled",
+        "bias_plastic",
+    ),
+)
+PROJECTION_FIELDS = (
+    *("source", "target", "site", "carries", "plastic", "kernel", "geometry", "rank", "kind", "delay_ms"),
+)
 
 
 NODE_KEYS = frozenset({"population", "index", "type", "name", "position", "bias", "sign"})
 EDGE_KEYS = frozenset(
-    {"weight", "multiplicity", "parameter_index", "site", "carries", "plastic", "projection", "key"}
+    {
+        *("weight", "multiplicity", "parameter_index", "site", "carries", "plastic", "projection", "key"),
+        *("kind", "delay_ms"),
+    }
 )
 
 
@@ -38,7 +58,11 @@ def to_networkx(circuit: Circuit) -> nx.MultiDiGraph:
         description=circuit.description,
         seed=circuit.seed,
         populations={
-            name: {**{key: getattr(p, key) for key in POPULATION_FIELDS}, "attributes": tuple(p.attributes)}
+            name: {
+                **{key: getattr(p, key) for key in POPULATION_FIELDS},
+                "noise": None if p.noise is None else asdict(p.noise),
+                "attributes": tuple(p.attributes),
+            }
             for name, p in circuit.populations.items()
         },
         projections={
@@ -65,7 +89,9 @@ def to_networkx(circuit: Circuit) -> nx.MultiDiGraph:
             graph.add_node(f"{name}/{index}", **data)
     for name, p in circuit.projections.items():
         e = p.edges
-        common = {"site": p.site, "carries": p.carries, "plastic": p.plastic}
+        common: dict[str, Any] = {"site": p.site, "carries": p.carries, "plastic": p.plastic}
+        common |= {"kind": p.kind} if p.kind != "chemical" else {}
+        common |= {"delay_ms": p.delay_ms} if p.delay_ms else {}
         columns = {_key(key, EDGE_KEYS): array.tolist() for key, array in e.attributes.items()}
         columns |= {"weight": e.weight.tolist(), "multiplicity": e.multiplicity.tolist()}
         if e.parameter_index is not None:
@@ -147,7 +173,10 @@ def _population(name: str, nodes: list[Mapping[str, Any]], known: Mapping[str, A
     activation = "linear" if kind in ("input", "output") else "tanh"
     fields: dict[str, Any] = {"activation": activation, "controlled": kind != "input"}
     if known is not None:
-        fields = {key: known[key] for key in POPULATION_FIELDS if key not in ("type", "size")}
+        fields = {
+            key: known[key] for key in POPULATION_FIELDS if key in known and key not in ("type", "size")
+        }
+        fields["noise"] = Noise(**known["noise"]) if known.get("noise") else None
         attributes = known["attributes"]
     else:
         signs = set(_every(name, nodes, "sign") or [None])
@@ -225,9 +254,9 @@ def _projection(
                 f"projection '{name}' joins several pairs of populations: {joined}; it needs one"
             )
         source, target = pairs.pop()
-        site = "basal" if populations[target].type == "pyramidal" else "soma"
         fields: dict[str, Any] = {"source": source, "target": target, "kernel": "auto", "geometry": None}
-        for key, default in (("site", site), ("carries", "rate"), ("plastic", True)):
+        for key in ("kind", "site", "carries", "plastic", "delay_ms"):
+            default = _default(key, fields.get("kind"), populations[target].type)
             values = {data.get(key, default) for _, _, data in group}
             if len(values) > 1:
                 raise CircuitError(
@@ -235,12 +264,30 @@ def _projection(
                 )
             fields[key] = values.pop()
     else:
-        fields = {key: known[key] for key in PROJECTION_FIELDS}
+        fields = {key: known[key] for key in PROJECTION_FIELDS if key in known}
     if populations[fields["target"]].type == "input":
         raise CircuitError(f"projection '{name}' reaches the input '{fields['target']}'; inputs are clamped")
-    edges = _edges(name, group, place, known)
-    check_weights(populations[fields["source"]], populations[fields["target"]], edges, edges.weight)
-    return Projection(name=name, edges=edges, **fields)
+    source, target = populations[fields["source"]], populations[fields["target"]]
+    made = Projection(name=name, edges=_edges(name, group, place, known), **fields)
+    if made.kind not in ("chemical", "electrical"):
+        raise CircuitError(
+            f"projection '{name}' is of the kind '{made.kind}'; there are chemical, electrical"
+        )
+    if made.kind == "electrical":
+        check_weights(replace(source, sign=None), target, made.edges, made.edges.weight)
+        check_junctions(made, source, target)
+    else:
+        check_weights(source, target, made.edges, made.edges.weight)
+    return made
+
+
+def _default(key: str, kind: Any, target: str) -> Any:
+    """What an edge without a key has, of this kind and onto neurons of this type."""
+    junction = kind == "electrical"
+    site = "basal" if target == "pyramidal" and not junction else "soma"
+    return {"kind": "chemical", "site": site, "carries": "rate", "plastic": not junction, "delay_ms": 0.0}[
+        key
+    ]
 
 
 def _edges(
