@@ -7,7 +7,10 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_LAZY = {"module": ("circuitlab.dynamics.module", "ModuleSystem")}
+_LAZY = {
+    "module": ("circuitlab.dynamics.module", "ModuleSystem"),
+    "simulate": ("circuitlab.experiment.simulate", "simulate"),
+}
 """What `import circuitlab` offers besides its packages, loaded when it is first asked for."""
 
 

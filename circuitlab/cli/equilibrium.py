@@ -67,9 +67,9 @@ def equilibrium(
         changes.insert(0, f"control.pathway={control}")
     keys = [change.split("=")[0].strip() for change in changes]
     spec = experiment_from(circuit, changes, allow_outside=allow_outside)
-    if targets is not None and not any(key == "loss" or key.startswith("loss.") for key in keys):
-        if not fits_cross_entropy(read_arrays(targets)):
-            changes.append("loss=squared_error")
+    named = any(key == "loss" or key.startswith("loss.") for key in keys)
+    if targets is not None and not named and not fits_cross_entropy(read_arrays(targets)):
+        changes.append("loss=squared_error")
     if not any(key in ("solve", "solve.tolerance") for key in keys):
         changes.append(f"solve.tolerance={TIGHT[spec.dtype]}")
     if not any(key in ("solve", "solve.max_iterations", "solve.method") for key in keys):

@@ -86,9 +86,7 @@ class Trace:
         writer.append(
             f"{group}/time", time_ms, units="ms", description="[frame] time since the simulation began"
         )
-        writer.append(
-            f"{group}/step", step, units="time steps", description="[frame] step of the simulation"
-        )
+        writer.append(f"{group}/step", step, units="time steps", description="[frame] step of the simulation")
 
 
 def plan_traces(wanted: Iterable[str], circuit: Circuit, controlled: bool) -> list[Trace]:

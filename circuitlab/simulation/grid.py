@@ -10,6 +10,8 @@ from circuitlab.graph.circuit import Circuit
 
 PER_MS = 10**9
 """Times are compared in picoseconds, so that 0.1 ms is a tenth of 1 ms exactly."""
+FARTHEST = 100_000
+"""Steps more in the longest common time that are looked at for one that fits."""
 
 
 def whole(ms: float) -> int:
@@ -46,16 +48,23 @@ def check_times(circuit: Circuit, dt_ms: float, times: Mapping[str, float]) -> N
     step = nearest(every.values(), dt_ms)
     raise CircuitError(
         "\n".join(
-            f"{name}: {ms:g} ms is no multiple of the time step, {dt_ms:g} ms; allowed: dt = {step:.12g} ms, "
-            "or a time that is a multiple of the step"
+            f"{name}: {ms:g} ms is no multiple of the time step, {dt_ms:g} ms; allowed: {_beside(ms, dt_ms)}, or "
+            f"dt = {step:.12g} ms"
             for name, ms in wrong.items()
         )
     )
 
 
+def _beside(ms: float, dt_ms: float) -> str:
+    """The multiples of the step on both sides of a time."""
+    count = whole(ms) // whole(dt_ms)
+    return " or ".join(f"{n * whole(dt_ms) / PER_MS:.12g} ms" for n in (count, count + 1) if n)
+
+
 def nearest(times: Iterable[float], dt_ms: float) -> float:
     """The step nearest to dt, in ms, that every one of the times is a multiple of."""
     common = gcd(*(whole(ms) for ms in times))
-    count = max(1, common // whole(dt_ms))
-    allowed = [common / n / PER_MS for n in (count, count + 1)]
-    return min(allowed, key=lambda step: abs(step - dt_ms))
+    middle = max(1, round(common / whole(dt_ms)))
+    fits = [n for n in range(1, min(2 * middle, middle + FARTHEST) + 1) if common % n == 0]
+    best = min(fits, key=lambda n: abs(common / n - whole(dt_ms)))
+    return common / best / PER_MS

@@ -9,8 +9,8 @@ from torch import Tensor
 class Past:
     """Some rows at the last steps, and halfway between them.
 
-    At the time t_n + c dt a synapse with a delay of k steps sees the values of t_{n-k} + c dt: for c = 0 and 1 those of a
-    step, for c = 1/2 what a caller found between two steps. Before the first step the rows were what they are there.
+    At the time t_n + c dt a synapse with a delay of k steps sees the values of t_{n-k} + c dt: for c = 0 and 1 those of
+    a step, for c = 1/2 what a caller found between two steps. Before the first step rows were what they are there.
 
     Args:
         initial: values at the first step, [unit, sample].
@@ -39,8 +39,8 @@ class Past:
 
 
 def middle(before: Tensor, after: Tensor, leaving: Tensor, arriving: Tensor, dt_ms: float) -> Tensor:
-    """The value halfway between two steps by the cubic through both values and both time derivatives (Hermite): an error
-    of dt^4/384 times the fourth derivative.
+    """The value halfway between two steps by the cubic through both values and both time derivatives (Hermite): its
+    error is dt^4/384 times the fourth derivative.
 
     Args:
         before, after: values, [row, sample]. leaving, arriving: time derivatives in 1/ms.

@@ -11,8 +11,8 @@ class Signal:
     Args:
         values: [time, sample, input unit]; one time where it never changes. After the last one it stays as it is.
         hold: simulation steps that each time lasts.
-        silent_before: whether inputs were zero before the first step (the past of a silent circuit), else they were what
-            they are at the first step.
+        silent_before: whether inputs were zero before the first step (the past of a silent circuit), else they were
+            what they are at the first step.
     """
 
     def __init__(self, values: np.ndarray, hold: int = 1, silent_before: bool = False) -> None:

@@ -1,7 +1,7 @@
 """A circuit as time passes: the equations of its equilibria, integrated step by step.
 
     tau dphi/dt = -phi + W sigma(phi(t - delay)) + U x(t - delay) + b + psi + eps
-    psi = 0, or that of a pathway:  tau dpsi/dt = -psi + sigma'(phi) (S psi) + D^T u  [eq. 140],  or  psi = Q u  [eq. 13]
+    psi = 0, or tau dpsi/dt = -psi + sigma'(phi) (S psi) + D^T u  [eq. 140], or psi = Q u  [eq. 13]
     tau_u du/dt = -dL/dy - alpha u, or another output controller  [eq. 6; DFC eq. 4]
 
 The right-hand sides are those that the solvers drive to zero (`Equations.imbalance`), so the resting states of a
@@ -32,7 +32,8 @@ class Simulator:
     Args:
         system: the circuit, which keeps the time.
         equations: of the free or the controlled circuit, over `system`, their state being [row, sample].
-        drive: the very tensor that the equations read U x + b from, [unit, sample]; it is written to at every step.
+        drive: the very tensor that the equations read U x + b from, [unit, sample]; it is written to when it changes.
+        phi: potentials at the first moment, [unit, sample]; control and controller begin at zero.
         method: class of the integrator.
         dt_ms: time step in ms.
         noise: on the somata.
@@ -46,6 +47,7 @@ class Simulator:
         system: TimedCircuit,
         equations: Equations,
         drive: Tensor,
+        phi: Tensor,
         method: type[Integrator],
         dt_ms: float,
         noise: Sequence[Source] = (),
@@ -56,7 +58,8 @@ class Simulator:
         self.method = method(tau, leaks(equations), dt_ms)
         self.derivative = torch.where(tau > 0, 1 / tau, torch.zeros_like(tau))
         self.closes = "controller" in equations.blocks
-        self.state = equations.start()
+        self.state = phi.new_zeros(len(tau), phi.shape[1])
+        self.state[equations.blocks["soma"]] = phi
         self.base, self.seen = torch.empty_like(drive), None
         self.first: Tensor | None = None
         system.number, system.stage = 0, 0.0
@@ -72,6 +75,11 @@ class Simulator:
     def fields(self) -> Fields:
         """phi, psi and u at the present step."""
         return self.equations.fields(self._whole(self.state))
+
+    @torch.no_grad()
+    def speed(self) -> Tensor:
+        """How fast the fastest row of each sample moves at the present step, in 1/ms, [sample]."""
+        return (self.derivative * self._slope(self.state, 0.0)).abs().amax(0)
 
     def run(self, steps: int) -> Iterator[int]:
         """The numbers of the present step and of so many more, each when it is reached.
