@@ -60,10 +60,10 @@ class TimedCircuit(CircuitSystem):
             (self.compiled.burst, self.control_past, psi),
         ):
             past.clear()
-            for rows, longest in self._sending(links).items():
+            for rows, longest in self._sending(links):
                 past[rows.start] = Past(values[rows], longest, halves)
 
-    def _sending(self, links: Sequence[Link]) -> dict[slice, int]:
+    def _sending(self, links: Sequence[Link]) -> list[tuple[slice, int]]:
         """Rows that send with a delay, and the longest one of each."""
         found: dict[tuple[int, int], int] = {}
         for link in links:
@@ -71,7 +71,7 @@ class TimedCircuit(CircuitSystem):
             rows = (link.source.start, link.source.stop)
             if steps:
                 found[rows] = max(steps, found.get(rows, 0))
-        return {slice(*rows): longest for rows, longest in found.items()}
+        return [(slice(*rows), longest) for rows, longest in found.items()]
 
     def keep(self, phi: Tensor, psi: Tensor) -> None:
         """Remember the state at the present step, [unit, sample]."""
