@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from functools import cache
 from importlib.util import find_spec
@@ -15,4 +16,7 @@ def brian2_python() -> str | None:
     """An interpreter that can import Brian2; None where there is none."""
     if (OWN.parents[1] / "stamp").exists():
         return str(OWN)
-    return sys.executable if find_spec("brian2") is not None else None
+    if find_spec("brian2") is None:
+        return None
+    done = subprocess.run([sys.executable, "-c", "import brian2"], capture_output=True, check=False)
+    return sys.executable if done.returncode == 0 else None
