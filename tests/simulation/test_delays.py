@@ -35,9 +35,7 @@ def test_a_circuit_with_several_delays_over_100_ms() -> None:
 
 def test_delays_change_the_transient_and_leave_the_resting_state() -> None:
     x = np.random.default_rng(3).standard_normal((1, 2, 4))
-    with_, without = (
-        trace(simulator(made, x, 0.5), 800, every=20) for made in (lagged(), delayed(lagged()))
-    )
+    with_, without = (trace(simulator(made, x, 0.5), 800, every=20) for made in (lagged(), delayed(lagged())))
     assert np.abs(with_[1] - without[1]).max() > 0.01
     assert np.abs(with_[-1] - without[-1]).max() < 1e-12
 
