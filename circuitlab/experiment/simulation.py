@@ -179,7 +179,7 @@ def _prepare(
     if settings.input_dt_ms is not None:
         times["input_dt"] = settings.input_dt_ms
     check_times(assembled.circuit, settings.dt_ms, times)
-    _check_step(spec, settings, method, targets is not None)
+    _check_step(assembled, settings, method, targets is not None)
     steps = steps_of(settings.duration_ms, settings.dt_ms) or 0
     hold = steps_of(settings.input_dt_ms, settings.dt_ms) if settings.input_dt_ms is not None else 1
     assert hold is not None, "the times were checked"
@@ -229,20 +229,23 @@ def begins(initial: Arrays, word: str) -> bool:
     return isinstance(initial, str) and initial == word
 
 
-def _check_step(spec: ExperimentSpec, settings: Settings, method: type[Integrator], controlled: bool) -> None:
+def _check_step(assembled: Assembled, settings: Settings, method: type[Integrator], controlled: bool) -> None:
     """Refuse a step longer than a time constant where the method cannot take it."""
     if not method.explicit:
         return
-    taus = {f"'{n}'": p.tau_ms for n, p in spec.circuit.populations.items() if p.type != "input"}
+    spec, system = assembled.spec, assembled.system
+    paces = system.tau if system.junctions is None else system.tau / (1 + 2 * system.junctions.loads())
+    taus = {f"'{name}'": float(paces[rows].min()) for name, rows in assembled.compiled.units.items()}
     if controlled and spec.control.controller.tau_ms:
         taus["the controller"] = spec.control.controller.tau_ms / max(
             1.0, spec.control.controller.leak or 0.0
         )
     name = min(taus, key=lambda key: taus[key])
     if settings.dt_ms > taus[name]:
+        gaps = "" if system.junctions is None else ", gap junctions included"
         raise CircuitError(
-            f"dt: {settings.dt_ms:g} ms is longer than the time constant of {name}, {taus[name]:g} ms, which "
-            f"{method.name} does not stand; allowed: at most {taus[name]:g} ms, or method exponential_euler"
+            f"dt: {settings.dt_ms:g} ms is longer than the time constant of {name}, {taus[name]:.4g} ms{gaps}, which "
+            f"{method.name} does not stand; allowed: at most {taus[name]:.4g} ms, or method exponential_euler"
         )
 
 

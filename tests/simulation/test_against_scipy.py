@@ -10,7 +10,15 @@ from circuitlab.compile.compiled import CompiledCircuit
 from circuitlab.dynamics.circuit import CircuitSystem
 from circuitlab.dynamics.equations import FreeEquations
 from circuitlab.solve.choose import SolveSettings, find
-from tests.oracles.circuits import circuit, population, projection, random_circuit, sparse
+from tests.oracles.circuits import (
+    circuit,
+    population,
+    projection,
+    random_circuit,
+    shifted,
+    sparse,
+    with_junctions,
+)
 from tests.oracles.in_time import InTime
 from tests.simulation.conftest import delayed, simulator, trace, tuned
 
@@ -45,6 +53,32 @@ def test_its_resting_state_is_the_free_equilibrium() -> None:
     made = large()
     x = np.random.default_rng(1).standard_normal((2, 5))
     rested = trace(simulator(made, x[None], 1.0), 3000, every=3000)[-1]
+    system = CircuitSystem(CompiledCircuit(made, torch.float64))
+    settings = SolveSettings(tolerance=1e-13, thorough=True, max_iterations=500)
+    solved = find(FreeEquations(system, system.drive(torch.as_tensor(x.T))), settings, None)
+    assert solved.converged.all()
+    assert np.abs(rested - solved.fields.phi.t().numpy()).max() < 1e-8
+
+
+def cells():
+    """Gains, thresholds, gap junctions within and between populations, and delays."""
+    made = with_junctions(shifted(random_circuit(gain=0.5)), [("e", "e"), ("e", "i")])
+    return delayed(tuned(made, e=8.0, i=5.0), e_e=1.0, i_e=2.0, x_e=3.0)
+
+
+def test_gains_thresholds_and_gap_junctions() -> None:
+    made, x = cells(), np.random.default_rng(1).standard_normal(4)
+    found = trace(simulator(made, x[None, None], 0.1), 500, every=100)[:, 0]
+    silent = np.zeros(4)
+    exact = InTime(made).free(
+        lambda t: x if t >= 0 else silent, np.zeros(14), np.arange(0, 51.0, 10.0), step=1.0
+    )
+    assert np.abs(found - exact).max() < 1e-8
+
+
+def test_they_rest_at_the_free_equilibrium() -> None:
+    made, x = cells(), np.random.default_rng(1).standard_normal((2, 4))
+    rested = trace(simulator(made, x[None], 1.0), 1000, every=1000)[-1]
     system = CircuitSystem(CompiledCircuit(made, torch.float64))
     settings = SolveSettings(tolerance=1e-13, thorough=True, max_iterations=500)
     solved = find(FreeEquations(system, system.drive(torch.as_tensor(x.T))), settings, None)

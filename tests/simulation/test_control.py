@@ -18,7 +18,7 @@ from circuitlab.dynamics.noise import OrnsteinUhlenbeck, generator
 from circuitlab.learn.base import Task
 from circuitlab.simulation.noise import Source
 from circuitlab.solve.choose import SolveSettings
-from tests.oracles.circuits import random_circuit
+from tests.oracles.circuits import random_circuit, shifted, with_junctions
 from tests.oracles.in_time import InTime
 from tests.oracles.numpy_check import SLOPE
 from tests.simulation.conftest import simulator, trace, tuned
@@ -41,19 +41,22 @@ WAYS = {
 }
 
 
-def problem():
+def problem(cells: bool = False):
     made, rng = tuned(random_circuit(), e=8.0, i=5.0, y0=6.0), np.random.default_rng(5)
+    if cells:
+        made = with_junctions(shifted(made), [("e", "e"), ("e", "i")])
     return made, rng.standard_normal(4), rng.standard_normal(3)
 
 
+@pytest.mark.parametrize("cells", [False, True], ids=["plain", "gains, thresholds, gap junctions"])
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", CONTROLLERS)
-def test_the_transient_under_control(way: str, name: str) -> None:
-    """tau dpsi/dt = -psi + sigma'(phi) W^T psi + D^T u, or psi = Q u; u by each controller in its own words."""
-    made, x, target = problem()
+def test_the_transient_under_control(way: str, name: str, cells: bool) -> None:
+    """tau dpsi/dt = -psi + sigma'(phi) W^T psi + L psi + D^T u, or psi = Q u; u by each controller in its own words."""
+    made, x, target = problem(cells)
     controller = CONTROLLERS[name]
-    run = simulator(made, x[None, None], 0.05, way=WAYS[way], controller=controller, target=target[:, None])
-    found = trace(run, 1200, every=200)[:, 0]
+    run = simulator(made, x[None, None], 0.1, way=WAYS[way], controller=controller, target=target[:, None])
+    found = trace(run, 400, every=100)[:, 0]
     model = InTime(made)
     n, y, w = model.size, model.output, model.w[0.0]
     q = LinearFeedback.jacobian(CircuitSystem(CompiledCircuit(made, torch.float64))).q.numpy()
@@ -71,13 +74,14 @@ def test_the_transient_under_control(way: str, name: str) -> None:
         if way == "linear_feedback":
             psi = q @ u
         pull = model.each(SLOPE, phi) * (w.T @ psi) - psi
+        pull += model.junctions @ psi - model.junctions.sum(1) * psi
         pull[y] += u
         prediction = model.prediction(t, lambda s: phi, lambda s: x, within)
         return np.concatenate(
             [(prediction - phi + psi) / model.tau, pull / model.tau, (error - leak * held) / 30.0]
         )
 
-    exact = model.solve(slope, np.zeros(2 * n + 3), np.arange(0, 61.0, 10.0), step=None)[:, :n]
+    exact = model.solve(slope, np.zeros(2 * n + 3), np.arange(0, 41.0, 10.0), step=None)[:, :n]
     assert np.abs(exact[-1, y] - target).max() < np.abs(target).max()
     assert np.abs(found - exact).max() < 1e-8
 
