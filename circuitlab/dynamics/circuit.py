@@ -284,10 +284,11 @@ class CircuitPoint(Point):
             out[rows] = distance
         return out
 
-    def kinks(self, raw: Tensor, psi: Tensor) -> Tensor:
-        """Which neurons control holds on a kink, bool [unit, sample], for S psi and psi, each [unit, sample]."""
+    def kinks(self, raw: Tensor, psi: Tensor | None = None) -> Tensor:
+        """Which neurons control holds on a kink, bool [unit, sample], for S psi and psi, each [unit, sample]; psi makes
+        a difference where there are gap junctions, and must be given there."""
         out = torch.zeros_like(raw, dtype=torch.bool)
-        leaning = self._lean(psi)
+        leaning = None if psi is None else self._lean(psi)
         for rows, activation in self.system.kinked:
             assert activation.kink is not None
             ahead = activation.above(self.prediction[rows]) if leaning is None else leaning[rows]

@@ -97,7 +97,9 @@ class Junctions:
                 own[to][target] + own[of][source],
                 torch.zeros_like(found),
             )
-            updates[link.projection.name] = found
+            updates[link.projection.name] = found[
+                kernel.pair
+            ]  # to the bit the same where a pair is listed twice
         return updates
 
     @staticmethod
