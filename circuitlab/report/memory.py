@@ -17,6 +17,7 @@ from torch import Tensor
 from circuitlab import native
 from circuitlab.compile.kernels import Kernel
 from circuitlab.graph.circuit import Circuit, Projection
+from circuitlab.graph.edges import Edges
 from circuitlab.learn.deep_feedback_control import BLOCK
 from circuitlab.learn.evaluate import CONTROL_PORTION, PORTION
 from circuitlab.learn.rules import RULES
@@ -97,14 +98,15 @@ class Memory:
 
 def graph_bytes(projection: Projection) -> int:
     """Bytes of a projection's edges and initial weights."""
-    edges = projection.edges
-    arrays: list[Any] = [edges.source, edges.target, edges.weight, edges.multiplicity]
-    arrays += [edges.parameter_index, edges.parameters, *edges.attributes.values()]
-    return sum(array.nbytes for array in arrays if array is not None)
+    return projection.edges.nbytes
 
 
-def stored_bytes(kernel: Kernel) -> int:
-    """Bytes that a kernel stores once it has been used: parameters, indices and copies, each storage once."""
+def stored_bytes(kernel: Kernel, edges: Edges | None = None) -> int:
+    """Bytes that a kernel stores once it has been used: parameters, indices and copies, each storage once.
+
+    Args:
+        edges: of its projection; what it shares with them counts as theirs.
+    """
     kernel.current()
     tensors = [*kernel.parameters(), *kernel.buffers()]
     tensors += [value for value in vars(kernel).values() if isinstance(value, Tensor)]
@@ -115,6 +117,8 @@ def stored_bytes(kernel: Kernel) -> int:
             parts = [tensor.crow_indices(), tensor.col_indices(), tensor.values()]
         for part in parts:
             storages[part.untyped_storage().data_ptr()] = part.untyped_storage().nbytes()
+    if edges is not None:
+        storages.pop(edges.source.ctypes.data, None)
     return sum(storages.values())
 
 

@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import increment_version
@@ -44,7 +43,9 @@ class Kernel(nn.Module, ABC):
         super().__init__()
         self.shape = shape
         initial = edges.weight if edges.parameters is None else edges.parameters
-        self.values = nn.Parameter(torch.as_tensor(np.array(initial), dtype=dtype), requires_grad=plastic)
+        values = torch.empty(len(initial), dtype=dtype)
+        values.numpy()[:] = initial
+        self.values = nn.Parameter(values, requires_grad=plastic)
         self._seen: tuple[int, int] | None = None
 
     def __setstate__(self, state: dict[str, Any]) -> None:
