@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from circuitlab.cli.common import AllowOutside, AsJson, CircuitFile, console, print_json, say, table
+from circuitlab.cli.common import AllowOutside, AsJson, CircuitFile, Scale, console, print_json, say, table
 from circuitlab.cli.run import Overrides
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ def simulate(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
     as_json: AsJson = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+    scale: Scale = None,
     allow_outside: AllowOutside = False,
 ) -> None:
     """Simulate a circuit in real time, free or under control, and record its neurons.
@@ -104,7 +105,7 @@ def simulate(
     from circuitlab.spec.circuit import load_circuit
 
     refuse_existing(output, str(output), overwrite)
-    circuit = load_circuit(file, allow_outside=allow_outside)
+    circuit = load_circuit(file, allow_outside=allow_outside, scale=scale)
     if control is not None and targets is None:
         raise CircuitError("--control: a circuit is controlled towards a target; give --target")
     changes = list(overrides or ())

@@ -146,6 +146,7 @@ def simulate(
     control: str | None = None,
     overrides: Sequence[str] = (),
     weights: str | Path | None = None,
+    scale: float | None = None,
     record: Sequence[str] = (),
     every: str = "1 step",
     output: str | Path | None = None,
@@ -164,6 +165,7 @@ def simulate(
         control: a feedback pathway, dynamic_inversion unless given.
         overrides: changes such as "control.controller.alpha=0.1" or "seed=3".
         weights: a run file whose weights are simulated.
+        scale: in place of the circuit file's, where `circuit` is the file's name.
         record: what is recorded, such as "l23", "l23:rate" or "l23:soma:0,5,10:20"; all somata unless given.
         every: how often, such as "10 steps".
         output: a run file for the frames; they are kept in memory where None.
@@ -174,7 +176,11 @@ def simulate(
     Raises:
         CircuitlabError: something does not fit; the text says what and what is allowed.
     """
-    read = circuit if isinstance(circuit, CircuitSpec) else load_circuit(circuit)
+    if isinstance(circuit, CircuitSpec) and scale is not None:
+        raise CircuitError(
+            "scale: the circuit was read already; give load_circuit the scale, or the file's name"
+        )
+    read = circuit if isinstance(circuit, CircuitSpec) else load_circuit(circuit, scale=scale)
     if control is not None and targets is None:
         raise CircuitError("control: a circuit is controlled towards a target; give targets")
     changes = ([] if control is None else [f"control.pathway={control}"]) + list(overrides)
