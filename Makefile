@@ -1,6 +1,7 @@
 # circuitlab: every target makes the virtual environment it needs.
 #   make demo       train the recurrent circuit on digits, by least control and by recurrent backprop, and draw both
 #   make test       import floors, style, and every test that is not marked slow
+#   make oracles    Brian2, in an environment of its own, which some tests compare simulations with
 #   make test-slow  the whole training runs
 #   make lint       import floors, style, types
 
@@ -11,9 +12,10 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 
 # One test process to a core, one thread to a process: many threads on few cores are slower.
 WORKERS ?= 2
+ORACLES := .oracles
 PYTEST := OMP_NUM_THREADS=1 MPLBACKEND=agg $(BIN)/python -m pytest -n $(WORKERS)
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test oracles test-slow lint clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/run.stamp
@@ -22,10 +24,14 @@ demo: $(VENV)/run.stamp
 	$(BIN)/circuitlab run experiments/recurrent_digits.yaml --set learn.rule=recurrent_backprop -o demo/recurrent_digits_backprop.h5 --overwrite
 	$(BIN)/circuitlab inspect demo/recurrent_digits.h5 --compare demo/recurrent_digits_backprop.h5 --plot demo/recurrent_digits.png
 
+# Where Brian2 does not install, its tests are left out: scipy's integrator is beside the same simulations.
 test: $(VENV)/test.stamp
+	-@$(MAKE) --no-print-directory oracles
 	$(BIN)/lint-imports
 	$(BIN)/ruff check .
 	$(PYTEST) -m "not slow"
+
+oracles: $(ORACLES)/stamp
 
 test-slow: $(VENV)/test.stamp
 	$(PYTEST) -m slow
@@ -36,7 +42,7 @@ lint: $(VENV)/test.stamp
 	$(BIN)/pyright
 
 clean:
-	rm -rf $(VENV) demo build *.egg-info
+	rm -rf $(VENV) $(ORACLES) demo build *.egg-info
 
 # The first Python of at least 3.11 that can make a virtual environment; `make PYTHON=/path/to/python3 ...` chooses another.
 $(VENV)/bin/python:
@@ -56,6 +62,12 @@ $(VENV)/bin/python:
 $(VENV)/run.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) torch
 	$(PIP) -e .
+	touch $@
+
+$(ORACLES)/stamp: | $(VENV)/bin/python
+	$(BIN)/python -m venv $(ORACLES)
+	$(ORACLES)/bin/python -m pip install --quiet --disable-pip-version-check --only-binary :all: "brian2>=2.8" "numpy<2.4" setuptools
+	$(ORACLES)/bin/python -c "import brian2"
 	touch $@
 
 $(VENV)/test.stamp: $(VENV)/run.stamp

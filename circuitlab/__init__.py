@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 _LAZY = {
     "module": ("circuitlab.dynamics.module", "ModuleSystem"),
     "rewired": ("circuitlab.graph.nulls", "rewired"),
+    "simulate": ("circuitlab.experiment.simulate", "simulate"),
 }
 """What `import circuitlab` offers besides its packages, loaded when it is first asked for."""
 

@@ -56,7 +56,7 @@ def equilibrium(
     """
     from circuitlab.data.arrays import read_arrays
     from circuitlab.errors import CircuitError
-    from circuitlab.experiment.equilibrium import find_equilibria, write
+    from circuitlab.experiment.equilibrium import find_equilibria, fits_cross_entropy, write
     from circuitlab.record.place import refuse_existing
     from circuitlab.spec.circuit import load_circuit
     from circuitlab.spec.experiment import experiment_from
@@ -68,10 +68,9 @@ def equilibrium(
         changes.insert(0, f"control.pathway={control}")
     keys = [change.split("=")[0].strip() for change in changes]
     spec = experiment_from(circuit, changes, allow_outside=allow_outside)
-    if targets is not None and not any(key == "loss" or key.startswith("loss.") for key in keys):
-        arrays = read_arrays(targets)
-        if not all(_distribution(array) for array in arrays.values()):
-            changes.append("loss=squared_error")
+    named = any(key == "loss" or key.startswith("loss.") for key in keys)
+    if targets is not None and not named and not fits_cross_entropy(read_arrays(targets)):
+        changes.append("loss=squared_error")
     if not any(key in ("solve", "solve.tolerance") for key in keys):
         changes.append(f"solve.tolerance={TIGHT[spec.dtype]}")
     if not any(key in ("solve", "solve.max_iterations", "solve.method") for key in keys):
@@ -94,12 +93,6 @@ def equilibrium(
             f"{missing} sample solution(s) did not converge; they are marked in `converged` and left out of the updates"
         )
     say(f"written to {output}")
-
-
-def _distribution(array: Any) -> bool:
-    if array.ndim == 1:
-        return True
-    return bool((array >= 0).all() and (abs(array.sum(1) - 1) < 1e-4).all())
 
 
 def _summary(found: Found, output: Path) -> dict[str, Any]:

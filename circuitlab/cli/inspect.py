@@ -63,9 +63,13 @@ def inspect(
                 plot_dataset(runs[0], path, plot)
             else:
                 from circuitlab.report.plots import plot_run
+                from circuitlab.report.transients import in_time, plot_transients
 
                 first, *others = _readings(runs)
-                plot_run(first, plot, *others)
+                if in_time(first) and not others:
+                    plot_transients(first, plot)
+                else:
+                    plot_run(first, plot, *others)
             if not as_json:
                 say(f"picture: {plot}")
 
@@ -167,7 +171,7 @@ def _part(run: Run, path: str) -> dict[str, Any]:
     if path in run.datasets:
         return _dataset(run, path)
     inside = [part for part in run.tables() if part.path.startswith(path + "/")]
-    if not inside:
+    if not inside and (path.startswith("checkpoint") or not run.is_group(path)):
         run.read(path)
         raise RunFileError(f"{run.path}: {path} is kept for --resume only")
     attributes = {key: _plain(value) for key, value in run.file[path].attrs.items()}

@@ -24,11 +24,12 @@ from circuitlab.cli.inspect import inspect
 from circuitlab.cli.run import run
 from circuitlab.cli.schema import schema
 from circuitlab.cli.show import show
+from circuitlab.cli.simulate import simulate
 from circuitlab.cli.validate import validate
 from circuitlab.errors import CircuitlabError, NotConvergedError, ProcessError
 
 DONE, WRONG_INPUT, RUN_FAILED, STOPPED = 0, 1, 3, 130
-COMMANDS = (validate, schema, show, run, equilibrium, inspect, diagnose)
+COMMANDS = (validate, schema, show, run, equilibrium, simulate, inspect, diagnose)
 GROUPS = (bench,)
 
 app = typer.Typer(

@@ -227,6 +227,11 @@ class ApicalFeedback(OwnFeedback):
         }
         super().__init__(system, [Route(k.kernel, False, k.source, k.target) for k in links])
 
+    def raw(self, point: CircuitPoint, psi: Tensor) -> Tensor:
+        out = torch.zeros_like(psi)
+        point.system.add_products(self.links, psi, out)
+        return out
+
     def learning(self) -> dict[str, Kernel]:
         return {k.projection.name: k.kernel for k in self.links if k.projection.plastic}
 

@@ -63,7 +63,15 @@ def _raw_arrays(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _checked(array: np.ndarray, where: str) -> np.ndarray:
+def checked(array: np.ndarray, where: str) -> np.ndarray:
+    """Floats as [sample, unit] (further axes flattened), or labels as int64 [sample].
+
+    Args:
+        where: what messages begin with.
+
+    Raises:
+        DataError: NaN or infinity, neither floats nor labels, or nothing in it.
+    """
     if array.ndim == 0:
         raise DataError(f"{where}: is a single value; the first axis must be the sample")
     if len(array) == 0 or array.size == 0:
@@ -107,7 +115,7 @@ def read_arrays(path: str | Path, *, samples: bool = True) -> dict[str, np.ndarr
     if not samples:
         return _raw_arrays(path)
     arrays = {
-        name: _checked(array, f"{path}: {name}" if name else f"{path}")
+        name: checked(array, f"{path}: {name}" if name else f"{path}")
         for name, array in _raw_arrays(path).items()
     }
     first, *others = arrays

@@ -129,8 +129,18 @@ class CircuitSystem(System):
     def arriving(self, rate: Tensor, drive: Tensor) -> Tensor:
         """W sigma(phi) + U x + b, from the rates sigma(phi) and the drive, each [unit, sample]."""
         out = drive.clone()
-        add_products(self.compiled.recurrent, rate, out)
+        self.add_products(self.compiled.recurrent, rate, out)
         return out
+
+    def sent(self, link: Link, values: Tensor) -> Tensor:
+        """What arrives at a link's synapses, [source, sample]: its source's rows of the rates (or inputs, or controls);
+        in real time those of some milliseconds ago where the projection has a delay."""
+        return values[link.source]
+
+    def add_products(self, links: Sequence[Link], values: Tensor, out: Tensor) -> None:
+        """out += W values, summed over the links."""
+        for link in links:
+            link.kernel.add_product(self.sent(link, values), out[link.target])
 
     @torch.no_grad()
     def linearise(self, phi: Tensor, drive: Tensor) -> CircuitPoint:
@@ -181,7 +191,7 @@ class CircuitSystem(System):
         basal = self.compiled.drive(torch.zeros_like(x))
         for links, pre in ((self.compiled.feedforward, x), (self.compiled.recurrent, rate)):
             for site, out in (("apical", apical), ("basal", basal)):
-                add_products(
+                self.add_products(
                     [k for k in links if (k.projection.site == "apical") == (site == "apical")], pre, out
                 )
         if self.junctions is not None:
@@ -298,12 +308,6 @@ class CircuitPoint(Point):
         loads, near = junctions.loads(), torch.zeros_like(psi)
         junctions.add_neighbours(psi, near)
         return lean(self.system, loads, self.prediction + loads * self.phi, near)
-
-
-def add_products(links: list[Link], pre: Tensor, out: Tensor) -> None:
-    """out += W pre, summed over the links."""
-    for link in links:
-        link.kernel.add_product(pre[link.source], out[link.target])
 
 
 def _order(compiled: CompiledCircuit) -> list[slice]:

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from circuitlab.control.base import Pathway
 from circuitlab.errors import CircuitError, RunFileError
 from circuitlab.experiment.assemble import Assembled, begin_file
 from circuitlab.experiment.training import prepare
-from circuitlab.learn.train import Trainer
 from circuitlab.record.reader import Run, open_run
 from circuitlab.spec.experiment import ExperimentSpec
 from circuitlab.spec.manipulations import ClampSpec
@@ -91,7 +91,7 @@ def diagnose(
         trainer.bound.apply(thorough=True)
     trainer.task.pathway.hold_signs()
     if weights is not None:
-        words = load_weights(prepared.assembled, trainer, weights, snapshot)
+        words = load_weights(prepared.assembled, trainer.task.pathway, weights, snapshot)
     train = prepared.splits["train"]
     ids = np.arange(min(samples, len(train)))
     try:
@@ -103,8 +103,8 @@ def diagnose(
 
 
 @torch.no_grad()
-def load_weights(assembled: Assembled, trainer: Trainer, path: Path, snapshot: int | None) -> str:
-    """Put a run's weights, of circuit and feedback, into a trainer's circuit, and say which.
+def load_weights(assembled: Assembled, pathway: Pathway, path: Path, snapshot: int | None) -> str:
+    """Put a run's weights, of circuit and feedback, into an assembled circuit and its pathway, and say which.
 
     Raises:
         RunFileError: the run is of another circuit, or has no such snapshot.
@@ -120,12 +120,12 @@ def load_weights(assembled: Assembled, trainer: Trainer, path: Path, snapshot: i
             own, feedback = state["parameters"], state.get("feedback", {})
             words = f"{path}, after {state['progress']['step']} updates"
         else:
-            own, feedback, words = _snapshot(assembled, trainer, run, path, snapshot)
+            own, feedback, words = _snapshot(assembled, pathway, run, path, snapshot)
     targets = {
         **{name: (value, own.get(name)) for name, value in assembled.compiled.parameters_by_name().items()},
         **{
             f"feedback {name}": (value, feedback[name])
-            for name, value in trainer.task.pathway.parameters().items()
+            for name, value in pathway.parameters().items()
             if name in feedback
         },
     }
@@ -154,7 +154,7 @@ def _same_circuit(assembled: Assembled, run: Run, path: Path) -> None:
 
 
 def _snapshot(
-    assembled: Assembled, trainer: Trainer, run: Run, path: Path, snapshot: int
+    assembled: Assembled, pathway: Pathway, run: Run, path: Path, snapshot: int
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], str]:
     if "weights/step" not in run.datasets:
         raise RunFileError(f"{path}: has no snapshots of its weights; give the file of a training run")
@@ -173,7 +173,7 @@ def _snapshot(
     own = {name: run.read(f"weights/{name}")[snapshot] for name in names if f"weights/{name}" in run.datasets}
     feedback = {
         name: run.read(f"feedback/{name}")[snapshot]
-        for name in trainer.task.pathway.parameters()
+        for name in pathway.parameters()
         if f"feedback/{name}" in run.datasets
     }
     return own, feedback, f"{path}, snapshot after {int(steps[snapshot])} updates"

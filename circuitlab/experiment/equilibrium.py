@@ -72,7 +72,18 @@ def arrays_for(path: Path, sizes: dict[str, int], what: str) -> dict[str, np.nda
     Raises:
         DataError: the file is unreadable or does not fit the populations.
     """
-    arrays = read_arrays(path)
+    return shared_out(read_arrays(path), sizes, what, str(path))
+
+
+def shared_out(
+    arrays: dict[str, np.ndarray], sizes: dict[str, int], what: str, path: str
+) -> dict[str, np.ndarray]:
+    """As `arrays_for`, of arrays at hand.
+
+    Args:
+        arrays: floats [sample, unit] or labels [sample], one per population or one in all.
+        path: what messages begin with.
+    """
     if set(arrays) >= set(sizes):
         found = {name: arrays[name] for name in sizes}
     elif len(arrays) == 1:
@@ -100,6 +111,14 @@ def arrays_for(path: Path, sizes: dict[str, int], what: str) -> dict[str, np.nda
                 f"{path}: {name}: has {array.shape[1]} values a sample, but {name} has {size} units"
             )
     return found
+
+
+def fits_cross_entropy(arrays: dict[str, np.ndarray]) -> bool:
+    """Whether all targets are labels or distributions, so that cross_entropy is the loss unless another is given."""
+    return all(
+        array.ndim == 1 or bool((array >= 0).all() and (abs(array.sum(1) - 1) < 1e-4).all())
+        for array in arrays.values()
+    )
 
 
 def find_equilibria(spec: ExperimentSpec, inputs: Path, targets: Path | None) -> Found:

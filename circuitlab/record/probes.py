@@ -145,7 +145,12 @@ def _units_of(spec: ProbeSpec, population: Population) -> list[int]:
     return [place[name] for name in dict.fromkeys(spec.names)]
 
 
-def _plan(name: str, spec: ProbeSpec, circuit: Circuit, batch_size: int, sizes: Mapping[str, int]) -> Probe:
+def select(spec: ProbeSpec, circuit: Circuit) -> list[int]:
+    """The neurons that a probe selects, by their number in its population.
+
+    Raises:
+        ValueError: there is no such population, neuron or variable; the text says which.
+    """
     if spec.population not in circuit.populations:
         near = suggestion(spec.population, circuit.populations)
         raise ValueError(
@@ -155,7 +160,11 @@ def _plan(name: str, spec: ProbeSpec, circuit: Circuit, batch_size: int, sizes: 
     wanted = {"apical": "pyramidal", "controller": "output"}.get(spec.variable, population.type)
     if wanted != population.type or (population.type == "input" and spec.variable != "rate"):
         raise ValueError(f"'{spec.population}' is of type {population.type} and has no {spec.variable}")
-    units = _units_of(spec, population)
+    return _units_of(spec, population)
+
+
+def _plan(name: str, spec: ProbeSpec, circuit: Circuit, batch_size: int, sizes: Mapping[str, int]) -> Probe:
+    units, population = select(spec, circuit), circuit.populations[spec.population]
     total = sizes.get(spec.of, 0)
     if spec.samples != "batch" and max(spec.samples) >= total:
         raise ValueError(

@@ -92,6 +92,10 @@ class Run:
             if not path.startswith("checkpoint/")
         ]
 
+    def is_group(self, path: str) -> bool:
+        """Whether there is a group of this name, be it one of attributes alone."""
+        return isinstance(self.file.get(path), h5py.Group)
+
     def read(self, path: str) -> Any:
         """A dataset as a numpy array, text as str.
 

@@ -24,7 +24,7 @@ class Probe:
 
     Args:
         variable, phase: what was recorded, and at which equilibrium (free, controlled, or not said).
-        shape: [frame, sample, unit]. time: epoch, update or number of each frame; time_name says which.
+        shape: [frame, sample, unit]. time: ms, epoch, update or number of each frame; time_name says which.
         labels: class of each sample, shape [sample]; None where unknown or where samples change.
         units: index of each neuron in its population, shape [unit].
         fixed: whether every frame holds the same samples. load: reads the data.
@@ -86,7 +86,7 @@ def reading(run: Run) -> Reading:
     probes = {name: probe for name in names if (probe := _probe(run, name)) is not None}
     return Reading(
         title=str(experiment.get("experiment") or run.path.stem),
-        label=str(rule).replace("_", " ") if rule else run.path.stem,
+        label=str(rule).replace("_", " ") if rule and "simulation" not in run.file else run.path.stem,
         metrics=numeric,
         probes=probes,
     )
@@ -137,7 +137,11 @@ def _probe(run: Run, name: str) -> Probe | None:
 
 
 def _time(run: Run, folder: str, frames: int) -> tuple[str, NDArray]:
-    """What counts the frames of a probe, and the number of each: epochs where it was recorded by epochs."""
+    """What counts the frames of a probe, and the number of each: milliseconds of a simulation, else epochs where it was
+    recorded by epochs."""
+    time = _beside(run, f"{folder}/time")
+    if time is not None and len(time) >= frames:
+        return "ms", time[:frames]
     every = str(run.file[folder].attrs.get("every", ""))
     epoch, step = _beside(run, f"{folder}/epoch"), _beside(run, f"{folder}/step")
     if epoch is not None and len(epoch) >= frames:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from circuitlab.dynamics.equations import Equations
+from circuitlab.dynamics.integrators import Euler as ForwardEuler
 from circuitlab.solve.base import Iteration, Solver
 
 
@@ -66,10 +67,9 @@ class Simulation(Recomputed):
     def __init__(self, equations: Equations, state: Tensor, dt_ms: float) -> None:
         super().__init__(equations, equations.close_algebraic(equations.integrated(state)))
         tau = equations.time_constants
-        still = torch.zeros_like(tau)
-        self.rate = torch.where(tau > 0, dt_ms / tau.clamp(min=torch.finfo(state.dtype).tiny), still)
+        self.method = ForwardEuler(tau, torch.ones_like(tau), dt_ms)
 
     def advance(self, better: Tensor, trouble: Tensor) -> None:
         self.keep(better)
         before = self.equations.integrated(self.state)
-        self.state = self.equations.close_algebraic(before + self.rate * self.wrong)
+        self.state = self.equations.close_algebraic(self.method.step(before, self.wrong))

@@ -199,11 +199,16 @@ def load_experiment(
 
 
 def experiment_from(
-    circuit: CircuitSpec, overrides: Sequence[str] = (), *, allow_outside: bool = False
+    circuit: CircuitSpec,
+    overrides: Sequence[str] = (),
+    *,
+    allow_outside: bool = False,
+    purpose: str = "equilibrium",
 ) -> ExperimentSpec:
     """The default experiment on a circuit, without data, with changes from the command line.
 
     Args:
+        purpose: what it is for, the end of its name.
         overrides: changes such as "dtype=float64"; their paths are relative to the working folder.
 
     Raises:
@@ -211,7 +216,7 @@ def experiment_from(
     """
     source = Source(
         "defaults",
-        {"experiment": f"{circuit.circuit}_equilibrium", "circuit": circuit.where or circuit.circuit},
+        {"experiment": f"{circuit.circuit}_{purpose}", "circuit": circuit.where or circuit.circuit},
     )
     apply_overrides(source, overrides)
     return _experiment(source, Path(), circuit, [], allow_outside)
