@@ -33,7 +33,8 @@ def read_edges(
 ) -> Synapses:
     """Edges between two populations from a CSV, npz, GraphML or SONATA file.
 
-    CSV: columns source,target (or pre,post), optional weight, any others become attributes. npz: arrays of
+    CSV: columns source,target (or pre,post), optional weight (of all `multiplicity` synapses of the row, where that
+    column is there), any others become attributes. npz: arrays of
     those names, of one length; or a matrix saved by scipy.sparse.save_npz, entry [target, source] its weight.
     GraphML: edges between nodes, neurons by the node's `name`, else its id; an undirected edge is one synapse
     in each direction. Neurons are given by name, where the population has names, or by index from 0.
@@ -73,7 +74,10 @@ def read_edges(
         sources, targets = sources[known], targets[known]
         weight = None if weight is None else weight[known]
         columns = {name: values[known] for name, values in columns.items()}
-    return Synapses(sources, targets, weight, attributes=columns)
+    count = columns.pop("multiplicity", None)
+    if count is not None and (count.dtype.kind not in "iu" or (count < 1).any()):
+        raise FormatError(f"{path}: 'multiplicity' counts parallel synapses, whole numbers from 1")
+    return Synapses(sources, targets, weight, multiplicity=count, attributes=columns)
 
 
 class _Everywhere(Sequence[str]):

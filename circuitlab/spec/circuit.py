@@ -25,6 +25,8 @@ class CircuitSpec(Model):
     """What the circuit is, in a sentence."""
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] | None = None
     """Seed of every random draw of the circuit; the experiment's seed unless given."""
+    origin: str | None = None
+    """JSON file that says where an imported circuit comes from, relative to this file; `circuitlab import` writes it."""
     populations: dict[str, PopulationSpec]
     """The populations, by name."""
     projections: dict[str, ProjectionSpec]
@@ -60,7 +62,7 @@ class CircuitSpec(Model):
 
     def resolved(self) -> dict[str, Any]:
         """The whole file with every default written out; reading it gives the same circuit."""
-        head = without_none(self.model_dump(mode="json", include={"circuit", "description", "seed"}))
+        head = without_none(self.model_dump(mode="json", include={"circuit", "description", "seed", "origin"}))
         return {
             **head,
             "populations": {name: population.resolved() for name, population in self.populations.items()},
