@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitlab.errors import CircuitError
-from circuitlab.graph.circuit import Circuit, Population, Projection
+from circuitlab.graph.circuit import Circuit, Noise, Population, Projection
 from circuitlab.graph.edges import LARGE, Edges, FloatArray, Synapses, coalesce
 from circuitlab.graph.formats import read_edges, read_weights
+from circuitlab.graph.junctions import agreed, check_junctions
 from circuitlab.graph.memory import refuse_too_large
 from circuitlab.graph.neurons import grid_positions, read_attributes, read_bias, read_names, read_positions
 from circuitlab.graph.rules import draw, expected_edges, transposed
@@ -103,6 +104,9 @@ def _population(name: str, spec: PopulationSpec, seed: int, folder: Path) -> Pop
         names=names,
         positions=_positions(name, spec, seed, folder, names),
         attributes=_attributes(spec, folder, names),
+        gain=spec.gain,
+        threshold=spec.threshold,
+        noise=Noise(spec.noise.std, spec.noise.tau_ms) if spec.noise is not None else None,
     )
 
 
@@ -212,10 +216,14 @@ def _projection(
         synapses = files[name]
     else:
         synapses = draw(rule, stream(seed, "edges", name), source, target, parameters)
-    edges = _edges(name, rule, projection.weights, synapses, source, target, spec.folder, seed)
+    junctions = projection.kind == "electrical"
+    sender = replace(source, sign="excitatory") if junctions else source  # conductances know no Dale's law
+    edges = _edges(name, rule, projection.weights, synapses, sender, target, spec.folder, seed)
+    if junctions and source is target and _drawn(projection.weights):
+        edges = agreed(edges)
     if projection.rank is not None:
         edges = replace(edges, weight=of_rank(edges.weight, target.size, source.size, projection.rank))
-    return Projection(
+    made = Projection(
         name=name,
         source=projection.source,
         target=projection.target,
@@ -226,7 +234,17 @@ def _projection(
         edges=edges,
         geometry=synapses.geometry,
         rank=projection.rank,
+        kind=projection.kind,
+        delay_ms=projection.delay_ms,
     )
+    if junctions:
+        check_junctions(made, source, target)
+    return made
+
+
+def _drawn(weights: WeightsSpec) -> bool:
+    """Whether weights are not written down anywhere."""
+    return weights.init in RANDOM_WEIGHTS or weights.init == "constant"
 
 
 def _edges(

@@ -14,6 +14,19 @@ from circuitlab.errors import CircuitError
 from circuitlab.graph.edges import Edges, FloatArray, same_array, same_arrays
 
 
+@dataclass(frozen=True)
+class Noise:
+    """An Ornstein-Uhlenbeck current into every soma of a population, in real-time simulation.
+
+    Args:
+        std: standard deviation at rest, dimensionless as potentials are.
+        tau_ms: correlation time in milliseconds.
+    """
+
+    std: float
+    tau_ms: float
+
+
 @dataclass(frozen=True, eq=False)
 class Population:
     """A population of neurons of one type.
@@ -23,6 +36,7 @@ class Population:
         size, shape: number of neurons; `shape` such as (1, 8, 8) where they form an image, its product is the
             size.
         activation: name of the nonlinearity from soma to rate.
+        gain, threshold: rate = activation(gain (soma - threshold)), both dimensionless.
         tau_ms: time constant in milliseconds.
         sign: Dale's law, excitatory, inhibitory or None.
         controlled: whether the neurons have a control.
@@ -30,6 +44,7 @@ class Population:
             learns.
         names: name of each neuron, or None. positions: [unit, dimension], in the user's length unit, or None.
         attributes: further properties of the neurons, each of shape [unit].
+        noise: current into the somata in real-time simulation, or None; equilibria have none.
     """
 
     name: str
@@ -45,6 +60,9 @@ class Population:
     names: tuple[str, ...] | None = None
     positions: FloatArray | None = None
     attributes: Mapping[str, NDArray] = field(default_factory=dict)
+    gain: float = 1.0
+    threshold: float = 0.0
+    noise: Noise | None = None
 
     def label(self, index: int) -> str:
         """How messages call one neuron: `l4/3`, or `l4/AVAL` where neurons have names."""
@@ -72,6 +90,10 @@ class Projection:
         edges: the synapses.
         geometry: of a convolution or pooling: in_shape, out_shape, kernel, stride, padding; else None.
         rank: of the weights where they are a product of two thin factors, which learn in their place; else None.
+        kind: chemical, or electrical: gap junctions between two populations or within one. Their weights are
+            conductances of at least zero; the current into neuron i is the sum of g_ij (phi_j - phi_i), in both
+            directions. Edges list each pair once, or in both directions with one conductance.
+        delay_ms: conduction delay in milliseconds, in real-time simulation only; equilibria do not depend on it.
     """
 
     name: str
@@ -84,6 +106,8 @@ class Projection:
     edges: Edges
     geometry: dict[str, tuple[int, ...]] | None = None
     rank: int | None = None
+    kind: str = "chemical"
+    delay_ms: float = 0.0
 
     def equals(self, other: Projection) -> bool:
         """Whether every property and every edge agrees."""
@@ -146,16 +170,19 @@ class Circuit:
 
     @cached_property
     def _rate_graph(self) -> nx.DiGraph:
-        """Populations connected by the projections that carry rates: those of f."""
+        """Populations connected by the projections that carry rates, those of f; gap junctions connect both ways."""
         graph = nx.DiGraph()
         graph.add_nodes_from(self.populations)
         for projection in self.projections.values():
             if projection.carries == "rate" and len(projection.edges):
                 graph.add_edge(projection.source, projection.target)
+                if projection.kind == "electrical":
+                    graph.add_edge(projection.target, projection.source)
         return graph
 
     def strongly_connected(self) -> list[tuple[str, ...]]:
-        """The recurrent groups: populations that reach each other, or themselves, by rate-coded projections.
+        """The recurrent groups: populations that reach each other, or themselves, by rate-coded projections
+        and gap junctions.
 
         Each group and the list are in file order; a feedforward circuit has none.
         """
@@ -199,7 +226,8 @@ class Circuit:
 
         Nodes are called `population/index` and have population, index, type, name, position and further
         attributes; the key of an edge is its projection's name, its attributes are weight, multiplicity,
-        site, carries, plastic. What belongs to a population, a projection or the circuit is in `graph.graph`.
+        site, carries, plastic, and kind and delay_ms where it is electrical or has a delay. What belongs to a
+        population, a projection or the circuit is in `graph.graph`.
         """
         from circuitlab.graph.exchange import to_networkx
 

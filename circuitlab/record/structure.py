@@ -86,11 +86,15 @@ def _write_nodes(group: h5py.Group, population: Population, type_id: int) -> Non
         "type": population.type,
         "size": population.size,
         "activation": population.activation,
+        "gain": population.gain,
+        "threshold": population.threshold,
         "tau_ms": population.tau_ms,
         "sign": population.sign or "",
         "controlled": bool(population.controlled),
         "bias_plastic": bool(population.bias_plastic),
     }
+    if population.noise is not None:
+        attributes |= {"noise_std": population.noise.std, "noise_tau_ms": population.noise.tau_ms}
     if population.shape is not None:
         attributes["shape"] = np.array(population.shape, dtype=np.int64)
     set_attributes(group, attributes)
@@ -153,10 +157,12 @@ def _write_edges(group: h5py.Group, projection: Projection, type_id: int) -> Non
     attributes: dict[str, Any] = {
         "source": projection.source,
         "target": projection.target,
+        "kind": projection.kind,
         "site": projection.site,
         "carries": projection.carries,
         "plastic": bool(projection.plastic),
         "kernel": projection.kernel,
+        "delay_ms": projection.delay_ms,
     }
     if projection.rank is not None:
         attributes["rank"] = projection.rank

@@ -108,7 +108,11 @@ def _sites(data: dict[str, Any]) -> None:
     if not isinstance(populations, dict) or not isinstance(projections, dict):
         return
     for projection in projections.values():
-        if isinstance(projection, dict) and "site" not in projection:
+        if (
+            isinstance(projection, dict)
+            and "site" not in projection
+            and projection.get("kind") != "electrical"
+        ):
             target = (
                 populations.get(projection.get("target"))
                 if isinstance(projection.get("target"), str)

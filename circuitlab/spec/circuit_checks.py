@@ -51,6 +51,7 @@ def check_circuit(source: Source, folder: Path, allow_outside: bool) -> None:
         if problem:
             source.report(("origin",), problem)
     _check_whole(source, populations, projections)
+    _check_junctions(source, projections)
 
 
 def _entries(model: type[Model], raw: Any) -> dict[str, Entry]:
@@ -90,6 +91,9 @@ def _check_population(entry: Entry) -> Iterator[Finding]:
         for key, what in (
             ("activation", "their activity is the data"),
             ("tau", "they have no dynamics"),
+            ("gain", "their activity is the data"),
+            ("threshold", "their activity is the data"),
+            ("noise", "they have no dynamics"),
             ("controlled", "they receive no control"),
             ("bias", "they have no bias"),
         ):
@@ -183,6 +187,24 @@ def _files(entry: Entry) -> Iterator[tuple[tuple[str, ...], str]]:
         )
         if isinstance(file, str):
             yield (key, "file") if isinstance(part, dict) else (key,), file
+
+
+def _check_junctions(source: Source, projections: dict[str, Entry]) -> None:
+    """One projection holds all gap junctions between two populations: it acts on both ends."""
+    seen: dict[tuple[str, str], str] = {}
+    for name, entry in projections.items():
+        p = entry.spec
+        if p is None or p.kind != "electrical" or {"source", "target", "kind"} & entry.keys:
+            continue
+        turned = seen.get((p.target, p.source))
+        if turned is not None and p.source != p.target:
+            source.report(
+                ("projections", name),
+                f"'{turned}' already joins '{p.target}' and '{p.source}' by gap junctions, and these act on both "
+                "ends; leave one of the two out",
+                at_key=True,
+            )
+        seen.setdefault((p.source, p.target), name)
 
 
 def _check_whole(source: Source, populations: dict[str, Entry], projections: dict[str, Entry]) -> None:

@@ -96,6 +96,19 @@ class BiasSpec(Model):
         return {**data, "scale": 1.0} if scaled else data
 
 
+class NoiseSpec(Model):
+    """Noise current into every soma of a population, in real-time simulation only."""
+
+    std: Positive
+    """Standard deviation of the current at rest, in the (dimensionless) unit of potentials."""
+    tau_ms: Milliseconds = Field(default=5.0, alias="tau")
+    """Correlation time of the current, such as `5 ms`."""
+
+    def resolved(self) -> dict[str, Any]:
+        """Every key with its value, as it would be written in the file."""
+        return {"std": self.std, "tau": time_text(self.tau_ms)}
+
+
 class PopulationSpec(Model):
     """A population of neurons that share type, activation, time constant and sign."""
 
@@ -110,8 +123,14 @@ class PopulationSpec(Model):
     """Arrangement of the neurons, [channels, height, width] for convolutions; its product is the size."""
     activation: Activation = "tanh"
     """Firing rate as a function of the somatic potential; linear for outputs unless given."""
+    gain: Positive = 1.0
+    """Steepness of the activation: the rate is activation(gain (soma - threshold))."""
+    threshold: float = 0.0
+    """Somatic potential at which the activation has its origin."""
     tau_ms: Milliseconds = Field(default=10.0, alias="tau")
     """Membrane time constant, such as `10 ms`."""
+    noise: NoiseSpec | None = None
+    """Ornstein-Uhlenbeck current into every soma in real-time simulation; equilibria have none."""
     sign: Literal["excitatory", "inhibitory"] | None = None
     """Dale's law: the sign of every synapse that leaves the population, kept through learning."""
     controlled: bool = True
@@ -156,8 +175,10 @@ class PopulationSpec(Model):
         data = without_none(self.model_dump(mode="json", by_alias=True))
         data["bias"] = data.get("bias", False)
         if self.type == "input":
-            for key in ("activation", "controlled", "bias", "tau"):
+            for key in ("activation", "gain", "threshold", "controlled", "bias", "tau"):
                 data.pop(key)
         else:
             data["tau"] = time_text(self.tau_ms)
+        if self.noise is not None:
+            data["noise"] = self.noise.resolved()
         return data

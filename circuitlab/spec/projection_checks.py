@@ -9,7 +9,7 @@ from circuitlab.spec.entries import Entry, Finding
 from circuitlab.spec.populations import PopulationSpec
 from circuitlab.spec.projections import ProjectionSpec
 from circuitlab.spec.rule_checks import check_rule
-from circuitlab.spec.rules import INITS
+from circuitlab.spec.rules import INITS, RULES
 
 SIGN = {"excitatory": 1, "inhibitory": -1}
 
@@ -42,12 +42,14 @@ def check_projection(
     for path, message, uses in _check_weights(p, source, target):
         yield path, message, (*uses, "weights", "connect")
     yield from _check_rank(p, source, target)
+    if p.kind == "electrical":
+        yield from _check_junction(p)
     allowed_kernels = {
         "one_to_one": {"diagonal"},
         "convolution": {"convolution"},
         "pool": {"convolution"},
     }.get(p.connect.rule, set())
-    if p.kernel in ("diagonal", "convolution") and p.kernel not in allowed_kernels:
+    if p.kernel in ("diagonal", "convolution") and p.kernel not in allowed_kernels and p.kind == "chemical":
         allowed = listed(["auto", "dense", "csr", *sorted(allowed_kernels)])
         yield (
             ("kernel",),
@@ -100,9 +102,33 @@ def _check_rank(
         )
 
 
+def _check_junction(p: ProjectionSpec) -> Iterator[Finding]:
+    """Gap junctions: conductances of at least zero between somata, without shared weights, factors or delays."""
+    why = "gap junctions (kind: electrical) "
+    if p.site != "soma":
+        yield ("site",), f"{why}join somata; allowed: soma", ("kind",)
+    if p.carries != "rate":
+        yield ("carries",), f"{why}carry current, not bursts; leave 'carries' out", ("kind",)
+    if p.delay_ms:
+        yield ("delay",), f"{why}have no delay; leave 'delay' out", ("kind",)
+    if p.rank is not None:
+        yield ("rank",), f"{why}are no product of factors; leave 'rank' out", ("kind",)
+    if p.kernel not in ("auto", "dense", "csr"):
+        yield ("kernel",), f"{why}have no kernel '{p.kernel}'; allowed: auto, dense, csr", ("kind",)
+    if p.connect.rule in ("convolution", "pool", "transpose"):
+        allowed = listed(name for name in RULES if name not in ("convolution", "pool", "transpose"))
+        yield ("connect",), f"{why}have no rule '{p.connect.rule}'; allowed: {allowed}", ("kind",)
+
+
 def _check_ends(
     p: ProjectionSpec, source: PopulationSpec | None, target: PopulationSpec | None
 ) -> Iterator[Finding]:
+    if p.kind == "electrical" and source is not None and source.type == "input":
+        yield (
+            ("source",),
+            f"'{p.source}' is an input, clamped to the data, and has no soma for gap junctions to join",
+            ("kind",),
+        )
     if target is not None and target.type == "input":
         yield ("target",), f"'{p.target}' is an input, clamped to the data; a projection cannot end there", ()
     elif target is not None and p.site == "apical" and target.type != "pyramidal":
@@ -156,7 +182,9 @@ def _check_weights(
         )
     if weights.init == "file" and weights.file is None and p.connect.rule != "explicit":
         yield ("weights",), "weights from a file need 'file'", ()
-    if source is not None and source.sign is not None:
+    if p.kind == "electrical":
+        yield from _check_values(p, "excitatory", "conductances are not negative; allowed: 0 or more")
+    elif source is not None and source.sign is not None:
         yield from _check_sign(p, source.sign, target.sign if target is not None else None)
 
 
@@ -172,6 +200,11 @@ def _check_sign(p: ProjectionSpec, sign: str, other: str | None) -> Iterator[Fin
             " give 'weights' of its own",
             ("source", "target"),
         )
+    yield from _check_values(p, sign, allowed)
+
+
+def _check_values(p: ProjectionSpec, sign: str, allowed: str) -> Iterator[Finding]:
+    weights = p.weights
     if weights.init == "constant" and weights.value is not None and weights.value * SIGN[sign] < 0:
         yield ("weights", "value"), f"a weight of {weights.value:g}, but {allowed}", ("source",)
     if weights.init == "normal" and weights.mean is not None and weights.mean * SIGN[sign] < 0:

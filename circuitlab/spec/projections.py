@@ -8,6 +8,7 @@ from pydantic import Field
 
 from circuitlab.errors import suggestion
 from circuitlab.spec.base import Model, listed, without_none
+from circuitlab.spec.quantities import MillisecondsOrNone, time_text
 from circuitlab.spec.rules import INITS, RULES, Rule
 
 Site = Literal["soma", "basal", "apical"]
@@ -105,17 +106,23 @@ class ProjectionSpec(Model):
     """The population whose neurons send."""
     target: str
     """The population whose neurons receive."""
+    kind: Literal["chemical", "electrical"] = "chemical"
+    """`chemical` synapses, or `electrical`: gap junctions, through which current flows both ways in proportion to the
+    difference of the two somatic potentials."""
     site: Site
-    """Where the synapses arrive; basal for pyramidal targets and soma for others unless given."""
+    """Where the synapses arrive; basal for pyramidal targets and soma for others and for gap junctions unless given."""
     carries: Literal["rate", "burst"] = "rate"
     """What is transmitted: the sender's firing rate, or its control (the burst code; apical sites only)."""
     connect: ConnectSpec = ConnectSpec()
     """The connection rule; `all_to_all` unless given."""
     weights: WeightsSpec = WeightsSpec()
     """Initial weights; `torch_linear` unless given."""
+    delay_ms: MillisecondsOrNone = Field(default=0.0, alias="delay")
+    """Time from a spike or a change of rate to its effect, such as `1.5 ms`, in real-time simulation; `none` unless
+    given."""
     plastic: bool
-    """Whether the weights learn; true unless given, but false for `pool` and burst projections (which learn by
-    `learn.feedback: kolen_pollack`)."""
+    """Whether the weights learn; true unless given, but false for `pool`, gap junctions and burst projections (which
+    learn by `learn.feedback: kolen_pollack`)."""
     kernel: Literal["auto", "dense", "csr", "diagonal", "convolution", "low_rank", "torch_sparse"] = "auto"
     """How the synapses are stored and multiplied; chosen by structure and density unless given."""
     rank: Annotated[int, Field(ge=1)] | None = None
@@ -126,7 +133,8 @@ class ProjectionSpec(Model):
         data = dict(data)
         connect = data.get("connect")
         rule = connect.get("rule") if isinstance(connect, dict) else connect
-        data.setdefault("plastic", not (rule == "pool" or data.get("carries") == "burst"))
+        still = rule == "pool" or data.get("carries") == "burst" or data.get("kind") == "electrical"
+        data.setdefault("plastic", not still)
         data.setdefault("site", "soma")
         if "weights" not in data or (
             isinstance(data["weights"], dict) and not {"init", "file"} & set(data["weights"])
@@ -145,4 +153,8 @@ class ProjectionSpec(Model):
 
     def resolved(self) -> dict[str, Any]:
         """Every key with its value, as it would be written in the file."""
-        return {**without_none(self.model_dump(mode="json")), "connect": self.connect.resolved()}
+        data = {
+            **without_none(self.model_dump(mode="json", by_alias=True)),
+            "connect": self.connect.resolved(),
+        }
+        return {**data, "delay": time_text(self.delay_ms) if self.delay_ms else "none"}
