@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from circuitlab.errors import FormatError
 from circuitlab.graph.circuit import Circuit, Noise, Population, Projection
-from circuitlab.graph.exchange import POPULATION_FIELDS, PROJECTION_FIELDS
+from circuitlab.graph.exchange import POPULATION_FIELDS, PROJECTION_FIELDS, header
 from circuitlab.graph.tables import read_json
 
 FORMAT, VERSION = "circuitlab", 1
@@ -78,6 +78,14 @@ class Header:
         """Where the exported circuit had come from itself."""
         return self.data.get("origin")
 
+    def owns(self, kind: str, name: str) -> bool:
+        """Whether a node or edge population came from the circuit itself, not from other SONATA files before.
+
+        Args:
+            kind: nodes or edges.
+        """
+        return name in self.data["own"][kind]
+
     def parts_of(self, name: str, rows: int) -> tuple[NDArray[np.int64] | None, tuple[str, ...] | None]:
         """Which of the circuit's populations each node of a node population belongs to, and these populations."""
         found = self.data["parts"].get(name)
@@ -106,11 +114,11 @@ class Header:
             keep_types: populations whose type the user asked for.
         """
         populations = {
-            name: _population(p, self.data["populations"].get(name), name in keep_types, self.origin is None)
+            name: _population(p, self.data["populations"].get(name), name in keep_types)
             for name, p in circuit.populations.items()
         }
         projections = {
-            name: _projection(p, self.data["projections"].get(name), populations, self.origin is None)
+            name: _projection(p, self.data["projections"].get(name))
             for name, p in circuit.projections.items()
         }
         for name, fields in self.data["projections"].items():
@@ -131,41 +139,36 @@ def _ordered(items: Mapping[str, Any], order: Mapping[str, Any]) -> dict[str, An
     return {name: items[name] for name in names}
 
 
-def _population(p: Population, known: Mapping[str, Any] | None, keep_type: bool, own: bool) -> Population:
+def _population(p: Population, known: Mapping[str, Any] | None, keep_type: bool) -> Population:
     if known is None or keep_type:
         return p
     fields = {key: known[key] for key in POPULATION_FIELDS if key in known and key != "size"}
     fields["noise"] = Noise(**known["noise"]) if known.get("noise") else None
-    kept = known["attributes"]
-    attributes = {key: p.attributes[key].astype(kind) for key, kind in kept.items() if key in p.attributes}
-    if not own:
-        attributes = dict(p.attributes)
+    attributes = _kept(p.attributes, known["attributes"])
     if not known["has_bias"]:
         fields["bias"] = None
     return replace(p, attributes=attributes, **fields)
 
 
-def _projection(
-    p: Projection, known: Mapping[str, Any] | None, populations: Mapping[str, Population], own: bool
-) -> Projection:
+def _kept(attributes: Mapping[str, NDArray], kinds: Mapping[str, str]) -> dict[str, NDArray]:
+    return {key: attributes[key].astype(kind) for key, kind in kinds.items() if key in attributes}
+
+
+def _projection(p: Projection, known: Mapping[str, Any] | None) -> Projection:
     if known is None:
         return p
     fields = {key: known[key] for key in PROJECTION_FIELDS if key in known}
     edges = p.edges
     if known["parameters"] is not None:
         edges = replace(edges, parameters=known["parameters"])
-    if own:
-        kept = known["attributes"]
-        edges = replace(
-            edges, attributes={key: edges.attributes[key].astype(kind) for key, kind in kept.items()}
-        )
+    edges = replace(edges, attributes=_kept(edges.attributes, known["attributes"]))
+    if edges.rows is not None:
+        edges = replace(edges, rows=replace(edges.rows, attributes=_kept(edges.rows.attributes, known["attributes"])))
     return replace(p, edges=edges, **fields)
 
 
 def circuit_data(circuit: Circuit) -> dict[str, Any]:
     """Name, description, seed, origin and the fields of populations and projections, with numpy arrays."""
-    from circuitlab.graph.exchange import header
-
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -193,7 +196,7 @@ def read_header(path: Path) -> Header | None:
     if data["version"] > VERSION:
         raise FormatError(f"{path}: has version {data['version']}; this circuitlab reads up to {VERSION}")
     decoded = decode(data)
-    for key in ("name", "description", "seed", "populations", "projections", "parts"):
+    for key in ("name", "description", "seed", "populations", "projections", "parts", "own"):
         if key not in decoded:
             raise FormatError(f"{path}: is damaged: it has no '{key}'")
     return Header(path, decoded)

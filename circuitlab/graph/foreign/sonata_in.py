@@ -54,7 +54,15 @@ def read_sonata(files: Sequence[Path], options: Options) -> Imported:
         notes += [f"{table.name}: not used, as its HDF5 file is not there" for table in unused]
         header = None
         name = stem(first) if first.is_dir() else stem(first.parent)
-    circuit, more = _circuit(pairs, header, replace(options, name=options.name or name), str(first))
+    asked = replace(options, name=options.name or name)
+    try:
+        circuit, more = _circuit(pairs, header, asked, str(first))
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        if header is None:
+            raise
+        raise FormatError(f"{header.path}: is damaged, or does not belong to these files: {error!r}") from error
+    if options.name is not None:
+        circuit = replace(circuit, name=options.name)
     return Imported(circuit, tuple(notes + more), "SONATA")
 
 
@@ -79,7 +87,6 @@ def _circuit(
     if not nodes:
         raise FormatError(f"{where}: no file of nodes; edges alone do not say how many neurons there are")
     check_asked("--split", options.split, nodes, where)
-    own = header is not None and header.origin is None
     groups = {name: _cells(each, header, options) for name, each in nodes.items()}
     parts = _unique_parts(groups, where)
     check_asked("--type", options.types, [*nodes, *parts], where)
@@ -91,19 +98,23 @@ def _circuit(
     projections: dict[str, Projection] = {}
     origin: dict[str, Any] = {"format": "sonata", "nodes": {}, "edges": {}}
     for name, each in edges.items():
-        made = projections_of(
-            each, groups, types, options.weight_scale, known.get(name, {}), set(projections), own
-        )
+        own = header is not None and header.owns("edges", name)
+        scale = 1.0 if own else options.weight_scale
+        made = projections_of(each, groups, types, scale, known.get(name, {}), set(projections), own)
         projections |= {projection.name: projection for projection in made.projections}
-        origin["edges"][name] = made.origin
+        if not own:
+            origin["edges"][name] = made.origin
         notes += made.notes
     populations: dict[str, Population] = {}
     for name, group in groups.items():
-        origin["nodes"][name] = group.origin | {"populations": list(group.parts)}
+        own = header is not None and header.owns("nodes", name)
+        if not own:
+            origin["nodes"][name] = group.origin | {"populations": list(group.parts)}
         for part in range(len(group.parts)):
             population = _population(group, part, types, projections.values(), own, notes)
             populations[population.name] = population
-    circuit = Circuit(str(options.name), "", 0, populations, projections, None if own else origin)
+    kept = origin if origin["nodes"] or origin["edges"] else None
+    circuit = Circuit(str(options.name), "", 0, populations, projections, kept)
     if header is not None:
         circuit = header.applied(circuit, keep_types=set(options.types))
     return circuit, notes
