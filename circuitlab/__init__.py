@@ -7,7 +7,11 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_LAZY = {"module": ("circuitlab.dynamics.module", "ModuleSystem")}
+_LAZY = {
+    "module": ("circuitlab.dynamics.module", "ModuleSystem"),
+    "load": ("circuitlab.record.circuits", "load"),
+    "export": ("circuitlab.graph.foreign.formats", "write_format"),
+}
 """What `import circuitlab` offers besides its packages, loaded when it is first asked for."""
 
 

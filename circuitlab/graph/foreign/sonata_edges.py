@@ -92,7 +92,8 @@ def projections_of(
     for pair in pairs[np.argsort(first)].tolist():
         at = slice(None) if len(pairs) == 1 else np.flatnonzero(parts == pair)
         a, b = source.parts[pair // len(target.parts)], target.parts[pair % len(target.parts)]
-        name = known.get((a, b)) or _name(edges, a, b, alone=len(pairs) == 1, taken=taken)
+        ends = [name for name, group in ((a, source), (b, target)) if len(group.parts) > 1]
+        name = known.get((a, b)) or _name(edges, ends if len(pairs) > 1 else [], taken)
         taken.add(name)
         index = columns.get("parameter_index") if own else None
         delay = None if time is None else np.unique(time[at])
@@ -158,9 +159,8 @@ def _columns(edges: EdgeList, synapse: NDArray, own: bool) -> tuple[dict[str, ND
     return columns, place
 
 
-def _name(edges: EdgeList, source: str, target: str, alone: bool, taken: set[str]) -> str:
-    """A projection's name: the edge population's, with the two populations behind where it falls into several."""
-    if alone:
-        return safe_name(edges.name, taken)
-    ends = [name.removeprefix(f"{whole}_") for name, whole in ((source, edges.source), (target, edges.target))]
+def _name(edges: EdgeList, parts: list[str], taken: set[str]) -> str:
+    """A projection's name: the edge population's, with the parts it joins behind where it falls into several."""
+    wholes = (f"{edges.source}_", f"{edges.target}_")
+    ends = [next((part.removeprefix(whole) for whole in wholes if part.startswith(whole)), part) for part in parts]
     return safe_name("_".join([edges.name, *ends]), taken)
