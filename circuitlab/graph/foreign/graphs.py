@@ -16,7 +16,7 @@ from circuitlab.graph.circuit import Circuit
 from circuitlab.graph.exchange import from_networkx, header, to_networkx
 from circuitlab.graph.foreign.complete import complete
 from circuitlab.graph.foreign.header import FORMAT, VERSION, decode, encode
-from circuitlab.graph.foreign.options import Imported, Options, stem
+from circuitlab.graph.foreign.options import Imported, Options, refuse_split, stem
 from circuitlab.graph.formats import read_graphml
 from circuitlab.graph.tables import read_json
 
@@ -124,7 +124,7 @@ def _restored(graph: nx.Graph, path: Path, said: Any) -> nx.MultiDiGraph:
             if "position" not in data and axes[0] in data:
                 data["position"] = tuple(data.pop(axis) for axis in axes if axis in data)
             whole.add_node(node, **_finite(data))
-        for source, target, key, data in graph.edges(keys=True, data=True):
+        for source, target, key, data in nx.MultiDiGraph(graph).edges(keys=True, data=True):
             data = {name: value for name, value in data.items() if name != "id"}
             whole.add_edge(source, target, key=data.pop("projection", key), **_finite(data))
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -89,6 +89,11 @@ def projections_of(
     count = entries.columns.get("multiplicity") if own else read.count
     parts = source.part[pre] * len(target.parts) + target.part[post]
     pairs, first = np.unique(parts, return_index=True)
+    if own and not entries.rows:
+        # A projection without synapses: nothing but what circuitlab wrote says between which parts it leads.
+        ends_known = [(source.parts.index(a), target.parts.index(b)) for a, b in known]
+        pairs = np.array([a * len(target.parts) + b for a, b in ends_known], dtype=np.int64)
+        first = np.zeros(len(pairs), dtype=np.int64)
     for pair in pairs[np.argsort(first)].tolist():
         at = slice(None) if len(pairs) == 1 else np.flatnonzero(parts == pair)
         a, b = source.parts[pair // len(target.parts)], target.parts[pair % len(target.parts)]
@@ -96,7 +101,7 @@ def projections_of(
         name = known.get((a, b)) or _name(edges, ends if len(pairs) > 1 else [], taken)
         taken.add(name)
         index = columns.get("parameter_index") if own else None
-        delay = None if time is None else np.unique(time[at])
+        delay = None if time is None or not entries.rows else np.unique(time[at])
         chosen = {key: values[at] for key, values in columns.items() if key != "parameter_index" or not own}
         uniform = delay is None or len(delay) == 1
         if not uniform and time is not None:

@@ -92,6 +92,8 @@ def _write(path: Path, group: h5py.Group, name: str, values: NDArray, kind: Colu
         return
     if kind is not None and kind.dtype != TEXT:
         values = _as(values, np.dtype(kind.dtype))
+    if values.dtype.kind == "b":
+        values = values.astype(np.uint8)
     if values.dtype.kind == "U":
         group.create_dataset(name, data=values.astype(object), dtype=h5py.string_dtype("utf-8"))
     else:
