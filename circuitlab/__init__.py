@@ -11,6 +11,7 @@ _LAZY = {
     "module": ("circuitlab.dynamics.module", "ModuleSystem"),
     "load": ("circuitlab.record.circuits", "load"),
     "export": ("circuitlab.graph.foreign.formats", "write_format"),
+    "rewired": ("circuitlab.graph.nulls", "rewired"),
 }
 """What `import circuitlab` offers besides its packages, loaded when it is first asked for."""
 

@@ -25,6 +25,7 @@ from circuitlab.graph.build import build
 from circuitlab.spec.circuit import CircuitSpec, load_circuit
 from circuitlab.spec.experiment import ExperimentSpec, load_experiment
 from circuitlab.spec.kinds import kind_of_data
+from circuitlab.spec.manipulations import KINDS
 from circuitlab.spec.projections import ConnectSpec
 from circuitlab.spec.rules import INITS, RULES
 
@@ -190,6 +191,8 @@ def test_the_reference_names_every_key_and_no_other(
     if model is CircuitSpec:
         keys -= {"parameters"} & set(ConnectSpec.model_fields)
         keys |= {*RULES, *INITS, *(key for rule in RULES.values() for key in rule.model_fields)}
+    else:
+        keys |= {key for kind in KINDS.values() for key in kind.model_fields}
     assert not keys - named, f"docs/{page} does not name {sorted(keys - named)}"
     first_columns = set(re.findall(r"^\| `(\w+)` \|", text, re.M))
     types = {"input", "unit", "pyramidal", "interneuron", "output"}

@@ -16,7 +16,7 @@ from circuitlab.errors import CircuitError
 from circuitlab.graph.circuit import Circuit, Population, Projection
 from circuitlab.graph.edges import Edges
 from circuitlab.learn.base import Batch, Task
-from circuitlab.report.summary import spectral_radius
+from circuitlab.report.spectrum import spectral_radius
 from circuitlab.solve.choose import SolveSettings
 
 EXCITATORY = 0.8

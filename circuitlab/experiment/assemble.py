@@ -18,6 +18,7 @@ from circuitlab.dynamics.circuit import CircuitSystem
 from circuitlab.dynamics.loss import OutputLoss
 from circuitlab.errors import CircuitError, DataError
 from circuitlab.experiment.control import controller, pathway
+from circuitlab.experiment.manipulate import manipulated
 from circuitlab.experiment.users_loss import loss_code, loss_of
 from circuitlab.graph.build import build
 from circuitlab.graph.circuit import Circuit
@@ -65,7 +66,7 @@ def assemble(spec: ExperimentSpec, device_name: str | None = None) -> Assembled:
     device = torch_device(device_name or spec.device, spec.dtype)
     if spec.threads is not None:
         torch.set_num_threads(spec.threads)
-    circuit = build(spec.circuit, spec.seed)
+    circuit = manipulated(build(spec.circuit, spec.seed), spec)
     compiled = CompiledCircuit(circuit, DTYPES[spec.dtype]).to(device)
     system = CircuitSystem(compiled)
     losses = OutputLoss([(loss_of(spec, name, compiled), rows) for name, rows in compiled.outputs.items()])

@@ -16,12 +16,22 @@ from circuitlab.graph.edges import LARGE, Edges, FloatArray, Synapses, coalesce
 from circuitlab.graph.formats import read_edges, read_weights
 from circuitlab.graph.junctions import agreed, check_junctions
 from circuitlab.graph.memory import refuse_too_large
-from circuitlab.graph.neurons import grid_positions, read_attributes, read_bias, read_names, read_positions
+from circuitlab.graph.neurons import (
+    grid_positions,
+    hold_to_layer,
+    read_attributes,
+    read_bias,
+    read_names,
+    read_positions,
+    shifted,
+    with_depth,
+)
 from circuitlab.graph.rules import draw, expected_edges, transposed
 from circuitlab.graph.streams import stream
 from circuitlab.graph.tables import read_json
 from circuitlab.graph.weights import RANDOM_WEIGHTS, check_weights, initial_bias, of_rank, random_weights
 from circuitlab.spec.circuit import CircuitSpec, PopulationSpec, ProjectionSpec, WeightsSpec
+from circuitlab.spec.layers import LayerSpec
 
 
 def build(spec: CircuitSpec, seed: int = 0) -> Circuit:
@@ -49,7 +59,8 @@ def _build(spec: CircuitSpec, seed: int) -> Circuit:
     populations = {}
     for name, population in spec.populations.items():
         with _located(f"populations.{name}"):
-            populations[name] = _population(name, population, seed, spec.folder)
+            layer = None if population.layer is None else spec.layers[population.layer]
+            populations[name] = _population(name, population, seed, spec.folder, layer)
     order = _order(spec)
     files = {
         name: _edge_file(projection, populations, spec.folder)
@@ -80,7 +91,9 @@ def _located(where: str) -> Iterator[None]:
         raise CircuitError(f"{where}: {error}") from error
 
 
-def _population(name: str, spec: PopulationSpec, seed: int, folder: Path) -> Population:
+def _population(
+    name: str, spec: PopulationSpec, seed: int, folder: Path, layer: LayerSpec | None
+) -> Population:
     names = None
     if spec.names is not None:
         names = read_names(folder / spec.names.file, spec.size) if spec.names.file else spec.names.values
@@ -102,7 +115,8 @@ def _population(name: str, spec: PopulationSpec, seed: int, folder: Path) -> Pop
         bias=bias,
         bias_plastic=spec.bias is not None and spec.bias.plastic,
         names=names,
-        positions=_positions(name, spec, seed, folder, names),
+        positions=_positions(name, spec, seed, folder, names, layer),
+        layer=spec.layer,
         attributes=_attributes(spec, folder, names),
         gain=spec.gain,
         threshold=spec.threshold,
@@ -121,12 +135,32 @@ def _attributes(spec: PopulationSpec, folder: Path, names: tuple[str, ...] | Non
 
 
 def _positions(
-    name: str, spec: PopulationSpec, seed: int, folder: Path, names: tuple[str, ...] | None
+    name: str,
+    spec: PopulationSpec,
+    seed: int,
+    folder: Path,
+    names: tuple[str, ...] | None,
+    layer: LayerSpec | None,
 ) -> FloatArray | None:
-    """Positions [unit, dimension]: listed, from a file, on a grid, or uniform in a box."""
+    """Positions [unit, dimension] with their origin, in their layer."""
     positions = spec.positions
     if positions is None:
         return None
+    places = shifted(_places(name, spec, seed, folder, names), positions.origin)
+    if layer is None:
+        return places
+    if positions.random is not None:
+        return with_depth(places, stream(seed, "depth", name), layer)
+    hold_to_layer(places, layer, str(spec.layer), names)
+    return places
+
+
+def _places(
+    name: str, spec: PopulationSpec, seed: int, folder: Path, names: tuple[str, ...] | None
+) -> FloatArray:
+    """Positions [unit, dimension]: listed, from a file, on a grid, or uniform in a box."""
+    positions = spec.positions
+    assert positions is not None
     if positions.file is not None:
         return read_positions(folder / positions.file, spec.size, names)
     if positions.grid is not None:

@@ -119,7 +119,12 @@ class Edges:
     def nbytes(self) -> int:
         """Bytes that the arrays take."""
         kept = self.__dict__["target"]
-        arrays = [self.source, kept.starts if isinstance(kept, _Rows) else kept, self.weight, self.multiplicity]
+        arrays = [
+            self.source,
+            kept.starts if isinstance(kept, _Rows) else kept,
+            self.weight,
+            self.multiplicity,
+        ]
         arrays += [self.parameter_index, self.parameters, *self.attributes.values()]
         if self.rows is not None:
             rows = self.rows

@@ -95,6 +95,8 @@ def _write_nodes(group: h5py.Group, population: Population, type_id: int) -> Non
     }
     if population.noise is not None:
         attributes |= {"noise_std": population.noise.std, "noise_tau_ms": population.noise.tau_ms}
+    if population.layer is not None:
+        attributes["layer"] = population.layer
     if population.shape is not None:
         attributes["shape"] = np.array(population.shape, dtype=np.int64)
     set_attributes(group, attributes)

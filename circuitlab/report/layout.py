@@ -6,18 +6,22 @@ to the outputs (right); interneurons stand beside the population they mainly inh
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 import networkx as nx
+import numpy as np
 
-from circuitlab.graph.circuit import Circuit, Projection
+from circuitlab.graph.circuit import Circuit, Population, Projection
 
 SOMA_HEIGHT, DENDRITE_HEIGHT = 0.6, 0.26
 APICAL_STEM, BASAL_STEM = 0.18, 0.1
 ROW_GAP, COLUMN_GAP, MAX_ROWS = 0.42, 0.9, 8
-LETTER, LANE = 0.092, 0.08
+LETTER, SMALL_LETTER, LANE = 0.092, 0.071, 0.08
+MOST_CURVES = 24
+"""Projections up to which a circuit without layers is drawn with curves."""
 
 Point = tuple[float, float]
 
@@ -28,6 +32,7 @@ class Cell:
 
     Args:
         rank: its place in the flow of rates, 0 for inputs. column: the column it is drawn in.
+        soma, apical, basal: heights of its compartments.
     """
 
     name: str
@@ -37,23 +42,27 @@ class Cell:
     x: float = 0.0
     y: float = 0.0
     width: float = 1.3
+    soma: float = SOMA_HEIGHT
+    apical: float = DENDRITE_HEIGHT
+    basal: float = DENDRITE_HEIGHT
 
     @property
     def above(self) -> float:
         """Height from the soma's centre to the top."""
-        return SOMA_HEIGHT / 2 + (APICAL_STEM + DENDRITE_HEIGHT if self.pyramidal else 0.0)
+        return self.soma / 2 + (APICAL_STEM + self.apical if self.pyramidal else 0.0)
 
     @property
     def below(self) -> float:
         """Height from the soma's centre to the bottom."""
-        return SOMA_HEIGHT / 2 + (BASAL_STEM + DENDRITE_HEIGHT if self.pyramidal else 0.0)
+        return self.soma / 2 + (BASAL_STEM + self.basal if self.pyramidal else 0.0)
 
     def box(self, site: str) -> tuple[float, float, float, float]:
         """Centre x, centre y, width and height of a compartment; others than pyramidal cells are one soma."""
         if not self.pyramidal or site == "soma":
-            return self.x, self.y, self.width, SOMA_HEIGHT
-        up = SOMA_HEIGHT / 2 + (APICAL_STEM if site == "apical" else BASAL_STEM) + DENDRITE_HEIGHT / 2
-        return self.x, self.y + (up if site == "apical" else -up), 0.62 * self.width, DENDRITE_HEIGHT
+            return self.x, self.y, self.width, self.soma
+        stem, height = (APICAL_STEM, self.apical) if site == "apical" else (BASAL_STEM, self.basal)
+        up = self.soma / 2 + stem + height / 2
+        return self.x, self.y + (up if site == "apical" else -up), 0.62 * self.width, height
 
 
 @dataclass
@@ -61,9 +70,10 @@ class Arrow:
     """One projection in the drawing.
 
     Args:
-        kind: feedforward, lateral, feedback or inhibitory.
+        kind: feedforward, lateral, feedback, inhibitory or electrical.
         start, end: sides of source and target, -1 left, +1 right.
         points: the way from source to target, alternating between column edges; the drawing rounds it.
+        angular: the points are corners of a way along lanes. faint: weak beside what else its target receives.
     """
 
     projection: Projection
@@ -71,24 +81,44 @@ class Arrow:
     start: int
     end: int
     points: list[Point] = field(default_factory=list)
+    angular: bool = False
+    faint: bool = False
+
+
+@dataclass(frozen=True)
+class Band:
+    """A layer of the circuit file, drawn as a band across: its name, bottom and top."""
+
+    name: str
+    bottom: float
+    top: float
 
 
 @dataclass
 class Layout:
-    """The whole drawing: cells by name, arrows in file order, and its width and height."""
+    """The whole drawing: cells by name, arrows in file order, its width and height, and what is named at its edges.
+
+    Args:
+        bands: layers. headers: areas, each with its left and right.
+        order: the populations in the order in which one reads them. blocks: which stand together, by number.
+    """
 
     cells: dict[str, Cell]
     arrows: list[Arrow]
     width: float
     height: float
+    bands: list[Band] = field(default_factory=list)
+    headers: list[tuple[str, float, float]] = field(default_factory=list)
+    order: list[str] = field(default_factory=list)
+    blocks: dict[str, int] = field(default_factory=dict)
 
 
 def layout(circuit: Circuit) -> Layout:
     """Place every population and route every projection."""
-    ranks = _ranks(circuit)
+    ranks = ranks_of(circuit)
     cells = {name: Cell(name, p.type == "pyramidal", ranks[name]) for name, p in circuit.populations.items()}
-    columns = _columns(circuit, ranks)
-    width = max(1.35, 0.35 + LETTER * max(len(name) for name in cells))
+    columns = columns_of(circuit, ranks, list(circuit.populations))
+    width = width_of(circuit)
     arrows = [_arrow(circuit, p, ranks) for p in circuit.projections.values()]
     crowd = Counter(cells[a.projection.target].rank for a in arrows if a.start == a.end)
     x = 0.0
@@ -113,7 +143,22 @@ def layout(circuit: Circuit) -> Layout:
     return Layout(cells, arrows, x, top - bottom)
 
 
-def _ranks(circuit: Circuit) -> dict[str, int]:
+def subtitle(population: Population) -> str:
+    """The second line in a cell: what it is, and how many neurons."""
+    unit = population.type == "unit" and population.sign is not None
+    return (
+        f"{population.sign} unit, {population.size:,}" if unit else f"{population.type}, {population.size:,}"
+    )
+
+
+def width_of(circuit: Circuit) -> float:
+    """The width of the cells, in which every name and every second line fits."""
+    names = max(len(name) for name in circuit.populations)
+    words = max(len(subtitle(p)) for p in circuit.populations.values())
+    return max(1.3, 0.35 + LETTER * names, 0.22 + SMALL_LETTER * words)
+
+
+def ranks_of(circuit: Circuit) -> dict[str, int]:
     """Place of every population in the flow of rates: longest way from the inputs, cycles cut."""
     graph = nx.DiGraph()
     graph.add_nodes_from(circuit.populations)
@@ -121,7 +166,8 @@ def _ranks(circuit: Circuit) -> dict[str, int]:
     for p in circuit.projections.values():
         graph.add_edge(p.source, p.target)
         inhibits = _inhibits(circuit, p.source) or circuit.populations[p.source].type == "interneuron"
-        if p.source != p.target and p.carries == "rate" and p.site != "apical" and not inhibits:
+        drives = p.carries == "rate" and p.site != "apical" and p.kind == "chemical" and not inhibits
+        if p.source != p.target and drives:
             drive.add_edge(p.source, p.target)
     starts = set(circuit.inputs) or {next(iter(circuit.populations))}
     depth = dict.fromkeys(graph, len(graph))
@@ -147,13 +193,13 @@ def _ranks(circuit: Circuit) -> dict[str, int]:
 
 def _seat_interneurons(circuit: Circuit, ranks: dict[str, int]) -> None:
     """Give interneurons the rank of the population they reach with most synapses, directly or by others."""
-    waiting = {name for name, p in circuit.populations.items() if p.type == "interneuron"}
+    waiting = {name for name in circuit.populations if is_inner(circuit, name)}
     while waiting:
         seated = {}
         for name in waiting:
             hosts = Counter()
             for p in circuit.projections.values():
-                if p.source == name and p.target not in waiting:
+                if p.source == name and p.target not in waiting and p.kind == "chemical":
                     hosts[p.target] += len(p.edges) + 1
             if hosts:
                 seated[name] = ranks[max(hosts, key=hosts.__getitem__)]
@@ -167,35 +213,34 @@ def _inhibits(circuit: Circuit, name: str) -> bool:
     return circuit.populations[name].sign == "inhibitory"
 
 
-def _columns(circuit: Circuit, ranks: dict[str, int]) -> list[list[str]]:
-    """Populations by column, top to bottom, so that arrows between columns cross little."""
+def columns_of(circuit: Circuit, ranks: dict[str, int], names: list[str]) -> list[list[str]]:
+    """Some populations by column, top to bottom, so that arrows between columns cross little."""
     neighbours = defaultdict(set)
     for p in circuit.projections.values():
         neighbours[p.source].add(p.target)
         neighbours[p.target].add(p.source)
-    columns = [
-        [n for n in circuit.populations if ranks[n] == rank] for rank in range(max(ranks.values()) + 1)
-    ]
-    types = {name: p.type for name, p in circuit.populations.items()}
+    columns = [[n for n in names if ranks[n] == rank] for rank in range(max(ranks.values()) + 1)]
+    columns = [column for column in columns if column]
+    inner = {name for name in names if is_inner(circuit, name)}
     place: dict[str, float] = {}
     for column in columns:
         place |= {name: (index + 0.5) / len(column) for index, name in enumerate(column)}
     for sweep in range(6):
-        for rank, column in list(enumerate(columns))[:: 1 if sweep % 2 == 0 else -1]:
+        for column in columns[:: 1 if sweep % 2 == 0 else -1]:
             side = -1 if sweep % 2 == 0 else 1
             means = {}
             for name in column:
-                near = [place[n] for n in neighbours[name] if ranks[n] == rank + side]
+                near = [place[n] for n in neighbours[name] if n in place and ranks[n] == ranks[name] + side]
                 means[name] = sum(near) / len(near) if near else place[name]
             column.sort(key=lambda name: means[name])
-            mains = [name for name in column if types[name] != "interneuron"]
-            for name in [n for n in column if types[n] == "interneuron"] if mains else []:
+            mains = [name for name in column if name not in inner]
+            for name in [n for n in column if n in inner] if mains else []:
                 host = next((n for n in mains if n in neighbours[name]), mains[-1])
                 column.remove(name)
                 after = [
                     i
                     for i, n in enumerate(column)
-                    if n == host or (types[n] == "interneuron" and i and host in neighbours[n])
+                    if n == host or (n in inner and i and host in neighbours[n])
                 ]
                 column.insert(after[-1] + 1, name)
             place |= {name: (index + 0.5) / len(column) for index, name in enumerate(column)}
@@ -207,11 +252,79 @@ def _columns(circuit: Circuit, ranks: dict[str, int]) -> list[list[str]]:
     return split
 
 
+def is_inner(circuit: Circuit, name: str) -> bool:
+    """Whether a population is drawn beside another: interneurons, and plain units that inhibit."""
+    population = circuit.populations[name]
+    return population.type == "interneuron" or (population.type == "unit" and population.sign == "inhibitory")
+
+
+NAMED_LAYER = re.compile(
+    r"(?:^|_)(?:l|layer_?)(?P<number>23|2_3|56|[1-6])(?P<part>[ab]?)(?=_|$|(?:e|i|pv|sst|vip)(?:_|$))",
+    re.IGNORECASE,
+)
+
+
+def layering(circuit: Circuit) -> dict[str, str]:
+    """The layer of every population that has one: as the circuit file says; where it says none, and there are too many
+    projections for curves, as names such as `l23_e`, `L4I` or `v1_layer5` do, if most inner populations have such."""
+    said = {name: p.layer for name, p in circuit.populations.items() if p.layer is not None}
+    if said or len(circuit.projections) <= MOST_CURVES:
+        return said
+    found = {name: _label(match) for name in circuit.populations if (match := NAMED_LAYER.search(name))}
+    inner = [name for name, p in circuit.populations.items() if p.type not in ("input", "output")]
+    enough = 2 * len(found) > len(inner) and len(set(found.values())) > 1
+    return {name: found[name] for name in inner if name in found} if enough else {}
+
+
+def _label(match: re.Match[str]) -> str:
+    number = match["number"].replace("_", "")
+    return f"L{'/'.join(number)}{match['part'].lower()}"
+
+
+def layers_of(circuit: Circuit) -> list[str]:
+    """Names of the layers from the top: in the order in which the file's populations name them, else by number."""
+    names = list(dict.fromkeys(layering(circuit).values()))
+    return names if any(p.layer for p in circuit.populations.values()) else sorted(names)
+
+
+def areas_of(circuit: Circuit, ranks: dict[str, int]) -> dict[str, int]:
+    """Number of the area of every population with a layer, in the flow of rates; none where there is one area only.
+
+    Areas are told apart by what stands before the first `_` of the names, where at least two have two layers each.
+    """
+    layered = layering(circuit)
+    inside: dict[str, list[str]] = defaultdict(list)
+    for name in layered:
+        inside[name.partition("_")[0]].append(name)
+    if len(inside) < 2 or any(len({layered[n] for n in names}) < 2 for names in inside.values()):
+        return {}
+    order = sorted(inside, key=lambda area: sum(ranks[n] for n in inside[area]) / len(inside[area]))
+    return {name: number for number, area in enumerate(order) for name in inside[area]}
+
+
+def kind_of(circuit: Circuit, projection: Projection, ranks: dict[str, int], areas: dict[str, int]) -> str:
+    """What a projection is in the drawing: electrical, inhibitory by its source's sign, else by the flow of rates from
+    area to area, and within one; bursts are feedback."""
+    if projection.kind == "electrical":
+        return "electrical"
+    if _inhibits(circuit, projection.source):
+        return "inhibitory"
+    if projection.carries == "burst":
+        return "feedback"
+    step = ranks[projection.target] - ranks[projection.source]
+    if projection.source in areas and projection.target in areas:
+        step = areas[projection.target] - areas[projection.source] or step
+    return "feedforward" if step > 0 else "feedback" if step < 0 else "lateral"
+
+
+def strength(projection: Projection) -> float:
+    """Summed magnitude of a projection's weights onto all its targets."""
+    return float(np.abs(projection.edges.weight).sum(dtype=np.float64))
+
+
 def _arrow(circuit: Circuit, projection: Projection, ranks: dict[str, int]) -> Arrow:
     step = ranks[projection.target] - ranks[projection.source]
-    kind = "feedforward" if step > 0 else "feedback" if step < 0 else "lateral"
-    if _inhibits(circuit, projection.source):
-        kind = "inhibitory"
+    kind = kind_of(circuit, projection, ranks, {})
     side = -1 if step == 0 and kind == "inhibitory" else 1
     return Arrow(projection, kind, side if step >= 0 else -1, side if step == 0 else (-1 if step > 0 else 1))
 

@@ -1,4 +1,4 @@
-"""A circuit in numbers: sizes, densities, degrees, memory, and how far activity echoes in it."""
+"""A circuit in numbers: sizes, densities, degrees, balance, memory, time, and how far activity echoes in it."""
 
 from __future__ import annotations
 
@@ -6,54 +6,89 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import sparse
-from scipy.sparse.csgraph import connected_components
-from scipy.sparse.linalg import ArpackNoConvergence, eigs
 
-from circuitlab.compile.kernels import compile_kernel
 from circuitlab.graph.circuit import Circuit, Population, Projection
+from circuitlab.graph.junctions import turned
 from circuitlab.learn.rules import RULES
-from circuitlab.report.memory import predict, stored_bytes
+from circuitlab.report.duration import Products, estimate, products
+from circuitlab.report.memory import predict
+from circuitlab.report.spectrum import krylov, radius
+from circuitlab.report.statistics import (
+    balance,
+    indegrees,
+    mean_and_deviation,
+    outdegrees,
+    reciprocity,
+    spread,
+    synapses,
+)
 from circuitlab.solve.choose import SolveSettings
 from circuitlab.solve.explain import Asked, explain
 from circuitlab.spec.combinations import default_control, default_feedback
 
-DENSE_BELOW = 800
-"""Neurons up to which all eigenvalues are computed; beyond, ARPACK looks for the largest."""
+SAMPLES = 10_000
+"""Of the epoch whose time is estimated, unless another number is asked for."""
 
 
 def summarize(
-    circuit: Circuit, *, batch: int = 64, rule: str = "least_control", dtype: torch.dtype = torch.float32
+    circuit: Circuit,
+    *,
+    batch: int = 64,
+    rule: str = "least_control",
+    dtype: torch.dtype = torch.float32,
+    samples: int = SAMPLES,
+    built_in: float | None = None,
 ) -> dict[str, Any]:
     """Everything `circuitlab show` tells, as plain data; `bytes` are of the compiled weights with their transposes.
 
     Args:
-        batch, rule, dtype: of the training whose memory and solver are predicted, under the rule's default control.
+        batch, rule, dtype: of the training whose memory, time and solver are predicted, under its default control.
+        samples: of its epochs. built_in: seconds that building the circuit took, where that was timed.
     """
-    projections = [_projection(circuit, p, dtype) for p in circuit.projections.values()]
-    stored = sum(p["bytes"] for p in projections)
+    kernels = {name: products(circuit, p, batch, dtype) for name, p in circuit.projections.items()}
+    mutual = reciprocity(circuit)
+    found = [_projection(circuit, p, kernels[name]) for name, p in circuit.projections.items()]
+    for row in found:
+        row["reciprocity"] = mutual["projections"].get(row["name"])
+    stored = sum(k.bytes_ for k in kernels.values())
     random = default_control(rule) == {"pathway": "dynamic_inversion", "feedback": "random"}
-    own = sum(
-        p["bytes"] for p in projections if random and p["carries"] == "rate" and p["source"] in circuit.units
+    own = sum(p["bytes"] for p in found if random and p["carries"] == "rate" and p["source"] in circuit.units)
+    echo = radius(circuit)
+    recurrent = circuit.strongly_connected()
+    time = estimate(
+        circuit,
+        kernels,
+        krylov(circuit) if recurrent else None,
+        batch=batch,
+        rule=rule,
+        dtype=dtype,
+        samples=samples,
+        building=built_in,
     )
     return {
         "circuit": circuit.name,
         "description": circuit.description,
         "seed": circuit.seed,
         "neurons": sum(p.size for p in circuit.populations.values()),
-        "synapses": sum(p["synapses"] for p in projections),
+        "synapses": sum(p["synapses"] for p in found if p["kind"] == "chemical"),
+        "gap_junctions": sum(p["synapses"] for p in found if p["kind"] == "electrical"),
         "bytes": stored,
         "memory": {
             "batch": batch,
             "rule": rule,
             "dtype": str(dtype).removeprefix("torch."),
-            **predict(circuit, stored, batch=batch, rule=rule, dtype=dtype, own=own).as_dict(),
+            "estimated": not all(k.whole for k in kernels.values()),
+            **predict(circuit, round(stored), batch=batch, rule=rule, dtype=dtype, own=round(own)).as_dict(),
         },
+        "time": {"batch": batch, "rule": rule, "threads": torch.get_num_threads(), **vars(time)},
         "solver": explain(circuit, SolveSettings(), _asked(rule, batch, dtype)),
-        "recurrent_groups": [list(group) for group in circuit.strongly_connected()],
-        "spectral_radius": spectral_radius(circuit),
+        "recurrent_groups": [list(group) for group in recurrent],
+        "spectral_radius": echo.value,
+        "spectral_radius_is": echo.how,
+        "reciprocity": {key: mutual[key] for key in ("overall", "how", "pairs")},
+        "balance": balance(circuit),
         "populations": [_population(p) for p in circuit.populations.values()],
-        "projections": projections,
+        "projections": found,
     }
 
 
@@ -74,79 +109,48 @@ def _population(p: Population) -> dict[str, Any]:
         "type": p.type,
         "neurons": p.size,
         "shape": None if p.shape is None else list(p.shape),
+        "layer": p.layer,
         "activation": p.activation if unit else None,
+        "gain": p.gain if unit else None,
+        "threshold": p.threshold if unit else None,
         "tau_ms": p.tau_ms if unit else None,
+        "noise": None if p.noise is None else {"std": p.noise.std, "tau_ms": p.noise.tau_ms},
         "sign": p.sign,
         "controlled": p.controlled if unit else None,
     }
 
 
-def _projection(circuit: Circuit, p: Projection, dtype: torch.dtype) -> dict[str, Any]:
-    shape = circuit.populations[p.target].size, circuit.populations[p.source].size
-    kernel = compile_kernel(p, shape, dtype)
-    weight, synapses = p.edges.weight, int(p.edges.multiplicity.sum())
+def _projection(circuit: Circuit, p: Projection, kernel: Products) -> dict[str, Any]:
+    targets, sources = circuit.populations[p.target].size, circuit.populations[p.source].size
+    count, onto, from_ = synapses(p.edges), indegrees(p.edges, targets), outdegrees(p.edges, sources)
+    pairs = targets * sources
+    if p.kind == "electrical" and p.source == p.target:
+        # a junction is one, listed once or in both directions, and has no direction
+        other = turned(p.edges)
+        own = p.edges.source == p.edges.target
+        once = ((other < 0) | (np.arange(len(other)) <= other)) & ~own
+        ends = [end[once] for end in (p.edges.source, p.edges.target)]
+        onto = from_ = np.bincount(np.concatenate(ends), minlength=targets)
+        count, pairs = int(once.sum()), max(1, targets * (targets - 1) // 2)
+    into, out = spread(onto), spread(from_)
+    mean, deviation = mean_and_deviation(p.edges.weight)
     return {
         "name": p.name,
         "source": p.source,
         "target": p.target,
+        "kind": p.kind,
         "site": p.site,
         "carries": p.carries,
         "plastic": p.plastic,
-        "synapses": synapses,
-        "density": circuit.density(p.name),
-        "indegree": synapses / shape[0],
-        "outdegree": synapses / shape[1],
-        "weight_mean": float(weight.mean()) if weight.size else None,
-        "weight_std": float(weight.std()) if weight.size else None,
+        "delay_ms": p.delay_ms,
+        "synapses": count,
+        "density": count / pairs if p.kind == "electrical" else circuit.density(p.name),
+        "indegree": into["mean"],
+        "indegrees": into,
+        "outdegree": out["mean"],
+        "outdegrees": out,
+        "weight_mean": mean,
+        "weight_std": deviation,
         "kernel": kernel.name,
-        "bytes": stored_bytes(kernel),
+        "bytes": kernel.bytes_,
     }
-
-
-def rate_weights(circuit: Circuit) -> sparse.csr_array:
-    """W: rate-coded weights among all units that are not inputs, in file order, shape (units, units)."""
-    starts, size = {}, 0
-    for name in circuit.units:
-        starts[name], size = size, size + circuit.populations[name].size
-    parts = [
-        (p.edges.target + starts[p.target], p.edges.source + starts[p.source], p.edges.weight)
-        for p in circuit.projections.values()
-        if p.carries == "rate" and p.source in starts
-    ]
-    if not parts:
-        return sparse.csr_array((size, size))
-    rows, columns, weights = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return sparse.csr_array(sparse.coo_array((weights, (rows, columns)), shape=(size, size)))
-
-
-def spectral_radius(circuit: Circuit) -> float | None:
-    """Largest modulus of an eigenvalue of W, 0 where rates never return to where they came from.
-
-    The eigenvalues of W are those of its strongly connected parts, so each part is looked at by itself.
-    Below 1 a linear circuit settles by itself; a nonlinear one may settle above, too.
-
-    Returns:
-        The radius, dimensionless, or None where ARPACK did not find it.
-    """
-    weights = rate_weights(circuit)
-    weights.eliminate_zeros()
-    if not weights.nnz:
-        return 0.0
-    _, part = connected_components(weights, directed=True, connection="strong")
-    radius = float(np.abs(weights.diagonal()).max())
-    for index in np.flatnonzero(np.bincount(part) > 1):
-        members = np.flatnonzero(part == index)
-        block = weights[members][:, members]
-        if len(members) <= DENSE_BELOW:
-            largest = np.abs(np.linalg.eigvals(block.toarray())).max()
-        else:
-            try:
-                start = np.ones(len(members))
-                found = eigs(block, k=4, v0=start, return_eigenvectors=False, maxiter=3000)
-            except ArpackNoConvergence as stopped:
-                found = stopped.eigenvalues
-            if not len(found):
-                return None
-            largest = np.abs(found).max()
-        radius = max(radius, float(largest))
-    return radius

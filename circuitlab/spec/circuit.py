@@ -11,6 +11,7 @@ from circuitlab.errors import SpecError
 from circuitlab.spec.base import Model, parse, without_none
 from circuitlab.spec.circuit_checks import check_circuit
 from circuitlab.spec.kinds import expect
+from circuitlab.spec.layers import LayerSpec
 from circuitlab.spec.populations import PopulationSpec
 from circuitlab.spec.projections import ConnectSpec, ProjectionSpec, WeightsSpec
 from circuitlab.spec.source import Source, read
@@ -27,6 +28,8 @@ class CircuitSpec(Model):
     """Seed of every random draw of the circuit; the experiment's seed unless given."""
     origin: str | None = None
     """JSON file that says where an imported circuit comes from, relative to this file; `circuitlab import` writes it."""
+    layers: dict[str, LayerSpec] = Field(default_factory=dict)
+    """Depth ranges that populations lie in, by name."""
     populations: dict[str, PopulationSpec]
     """The populations, by name."""
     projections: dict[str, ProjectionSpec]
@@ -65,6 +68,11 @@ class CircuitSpec(Model):
         head = without_none(self.model_dump(mode="json", include={"circuit", "description", "seed", "origin"}))
         return {
             **head,
+            **(
+                {"layers": {name: layer.resolved() for name, layer in self.layers.items()}}
+                if self.layers
+                else {}
+            ),
             "populations": {name: population.resolved() for name, population in self.populations.items()},
             "projections": {name: projection.resolved() for name, projection in self.projections.items()},
         }

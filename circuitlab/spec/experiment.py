@@ -19,6 +19,7 @@ from circuitlab.spec.feedback_checks import time_constants
 from circuitlab.spec.files import file_problem
 from circuitlab.spec.kinds import expect
 from circuitlab.spec.learning import EarlyStoppingSpec, LearnSpec
+from circuitlab.spec.manipulations import ManipulationSpec
 from circuitlab.spec.optimizer import OptimizerSpec, SchedulerSpec
 from circuitlab.spec.overrides import apply_overrides
 from circuitlab.spec.probes import EverySpec, ProbeSpec
@@ -66,6 +67,8 @@ class ExperimentSpec(Model):
     """How the circuit learns."""
     record: dict[str, ProbeSpec] = Field(default_factory=dict)
     """Activity to record, by name."""
+    manipulations: dict[str, ManipulationSpec] = Field(default_factory=dict)
+    """What is done to the circuit, by name, in this order."""
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
     """Seed of every random draw."""
     dtype: Literal["float32", "float64"] = "float32"
@@ -132,6 +135,7 @@ class ExperimentSpec(Model):
         data["control"], data["solve"] = self.control.resolved(), self.solve.resolved()
         data["learn"] = self.learn.resolved()
         data["record"] = {name: probe.resolved() for name, probe in self.record.items()}
+        data["manipulations"] = {name: part.resolved() for name, part in self.manipulations.items()}
         return data
 
 

@@ -13,6 +13,7 @@ from circuitlab.spec.entries import Entry, Finding, entry_of, publish
 from circuitlab.spec.feedback_checks import check_feedback
 from circuitlab.spec.files import file_problem
 from circuitlab.spec.learn_checks import check_settled, cycle
+from circuitlab.spec.manipulations import ManipulationSpec, check_manipulation
 from circuitlab.spec.nudge_checks import check_descent, check_nudged
 from circuitlab.spec.probes import ProbeSpec
 from circuitlab.spec.solve_checks import check_preconditioner
@@ -37,8 +38,11 @@ def check_experiment(
         model: ExperimentSpec.
         circuit: the experiment's circuit, None where it could not be read: what rests on it is passed over.
     """
-    record = source.data.get("record")
-    rest = {key: value for key, value in source.data.items() if key != "record"}
+    named = {
+        "record": (ProbeSpec, _probe),
+        "manipulations": (ManipulationSpec, check_manipulation),
+    }
+    rest = {key: value for key, value in source.data.items() if key not in named}
     entry = entry_of(model, {"experiment": "unnamed", "circuit": "unnamed", **rest})
     if entry.spec is not None:
         checks = (
@@ -62,12 +66,14 @@ def check_experiment(
                 problem = function_problem(folder / file, file, function)
                 if problem:
                     source.report((*path, "function"), problem)
-    for name, raw in record.items() if isinstance(record, dict) else ():
-        if not NAME.fullmatch(name):
-            message = f"'{name}' is not a name; allowed: letters, digits, _ and -, a letter or _ first"
-            source.report(("record", name), message, at_key=True)
-        probe = entry_of(ProbeSpec, raw)
-        publish(source, ("record", name), probe, _probe(probe, circuit))
+    for section, (part, check) in named.items():
+        entries = source.data.get(section)
+        for name, raw in entries.items() if isinstance(entries, dict) else ():
+            if not NAME.fullmatch(name):
+                message = f"'{name}' is not a name; allowed: letters, digits, _ and -, a letter or _ first"
+                source.report((section, name), message, at_key=True)
+            entry = entry_of(part, raw)
+            publish(source, (section, name), entry, check(entry, circuit))
 
 
 def _files(data: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str]]:

@@ -9,8 +9,8 @@ from circuitlab.errors import Problem, SpecError
 from circuitlab.spec.source import Source, read
 
 Kind = Literal["circuit", "experiment", "hypothesis"]
-CIRCUIT_KEYS = {"populations", "projections"}
-EXPERIMENT_KEYS = {"data", "control", "learn", "solve", "record", "loss"}
+CIRCUIT_KEYS = {"populations", "projections", "layers"}
+EXPERIMENT_KEYS = {"data", "control", "learn", "solve", "record", "loss", "manipulations"}
 
 
 def kind_of_data(data: Any) -> Kind | None:

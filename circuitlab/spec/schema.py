@@ -14,6 +14,7 @@ from circuitlab.spec.control import ControllerSpec, ControlSpec
 from circuitlab.spec.experiment import ExperimentSpec
 from circuitlab.spec.feedback import FeedbackLearningSpec
 from circuitlab.spec.learning import EarlyStoppingSpec, LearnSpec
+from circuitlab.spec.manipulations import KINDS, ManipulationSpec
 from circuitlab.spec.optimizer import OptimizerSpec, SchedulerSpec
 from circuitlab.spec.populations import AttributesSpec, BiasSpec, NamesSpec, PositionsSpec
 from circuitlab.spec.projections import ConnectSpec, WeightsSpec
@@ -110,6 +111,7 @@ def _circuit(schema: dict[str, Any], definitions: dict[str, Any]) -> None:
         names = {"pattern": f"^{NAME.pattern}$", "not": {"enum": list(reserved)}}
         schema["properties"][key]["propertyNames"] = names
         schema["properties"][key]["minProperties"] = 1
+    schema["properties"]["layers"]["propertyNames"] = {"pattern": f"^{NAME.pattern}$"}
     rules: list[dict[str, Any]] = []
     for name, rule in RULES.items():
         inner = rule.model_json_schema(by_alias=True, ref_template="#/$defs/{model}")
@@ -142,4 +144,12 @@ def _experiment(schema: dict[str, Any], definitions: dict[str, Any]) -> None:
     }
     names = {"type": feedback.pop("type"), "enum": feedback.pop("enum")}
     feedback["anyOf"] = [names, {**file, "additionalProperties": False}]
-    schema["properties"]["record"]["propertyNames"] = {"pattern": f"^{NAME.pattern}$"}
+    for section in ("record", "manipulations"):
+        schema["properties"][section]["propertyNames"] = {"pattern": f"^{NAME.pattern}$"}
+    kinds: list[dict[str, Any]] = []
+    for name, kind in KINDS.items():
+        inner = kind.model_json_schema(by_alias=True, ref_template="#/$defs/{model}")
+        definitions.update(inner.pop("$defs", {}))
+        inner["properties"]["kind"] = {"const": name, "description": inner.get("description", "")}
+        kinds.append(inner)
+    definitions["ManipulationSpec"] = {"description": ManipulationSpec.__doc__, "anyOf": kinds}

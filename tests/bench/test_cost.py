@@ -19,7 +19,7 @@ from circuitlab.dynamics.circuit import CircuitSystem
 from circuitlab.errors import CircuitError
 from circuitlab.learn.base import Task
 from circuitlab.learn.rules import RULES
-from circuitlab.report.summary import rate_weights, spectral_radius
+from circuitlab.report.spectrum import rate_weights, spectral_radius
 
 
 @pytest.fixture

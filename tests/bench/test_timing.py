@@ -36,7 +36,7 @@ def test_the_least_of_each_group() -> None:
 
 
 def test_functions_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("circuitlab.bench.timing.SHORTEST", 0.0)
+    monkeypatch.setattr("circuitlab.report.timing.SHORTEST", 0.0)
     calls: list[str] = []
     found = alternate({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, repeats=3)
     assert {name: len(readings) for name, readings in found.items()} == {"a": 3, "b": 3}

@@ -111,7 +111,8 @@ def test_the_number_of_synapses_in_a_closed_box_is_the_area_of_the_disc() -> Non
         ({"length": 0.0}, "length is 0; it is more than 0"),
         (
             {"length": 1.0, "kernel": "gausian"},
-            "no distance kernel 'gausian'; there are gaussian, exponential, linear, constant. "
+            "no distance kernel 'gausian'; there are gaussian, exponential, linear, constant, "
+            "difference_of_gaussians, table. "
             "Did you mean 'gaussian'?",
         ),
         ({"length": 1.0, "periodic": (1.0,)}, "periodic has 1 numbers, but positions in 'a' 2"),

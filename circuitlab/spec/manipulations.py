@@ -1,0 +1,137 @@
+"""The `manipulations` section of an experiment file: what is done to a circuit, by name, and what that asks
+of it.
+
+A manipulation's `kind` says what is done, and which further keys it has. Some kinds act on the graph, once,
+before it is compiled; others act on the compiled circuit or its state, in a window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from circuitlab.spec.base import Model, described, listed, refuse, without_none
+from circuitlab.spec.entries import Entry, Finding
+
+if TYPE_CHECKING:
+    from circuitlab.spec.circuit import CircuitSpec
+
+LATER = ("lesion", "silence", "stimulate", "scale", "noise")
+"""Kinds of manipulation that are not built yet."""
+
+
+def _kind(value: Any) -> Any:
+    if isinstance(value, str) and value in LATER:
+        raise ValueError(f"the kind '{value}' is not built yet; allowed: {listed(KINDS)}")
+    if isinstance(value, str) and value not in KINDS:
+        raise ValueError(f"no kind of manipulation '{value}'{refuse(KINDS, value)}")
+    return value
+
+
+class ManipulationSpec(Model):
+    """One manipulation; its `kind` says what is done and which further keys it has."""
+
+    kind: Annotated[Literal["rewire"], BeforeValidator(_kind)]
+    """What is done."""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _by_kind(cls, data: Any, handler: Callable[[Any], Any]) -> Any:
+        if cls is not ManipulationSpec or not isinstance(data, dict):
+            return handler(data)
+        model = cls.at(data)
+        if model is cls:
+            return handler({key: value for key, value in data.items() if key == "kind"})
+        return model.model_validate(data)
+
+    @classmethod
+    def at(cls, data: Any) -> type[Model]:
+        """The kind's own model."""
+        kind = data.get("kind") if isinstance(data, dict) else None
+        return KINDS.get(kind, cls) if isinstance(kind, str) else cls
+
+    def findings(self, circuit: CircuitSpec) -> Iterator[Finding]:
+        """What is wrong with the manipulation on this circuit."""
+        raise NotImplementedError
+
+    def resolved(self) -> dict[str, Any]:
+        """Every key with its value, as it would be written in the file."""
+        return without_none(self.model_dump(mode="json"))
+
+
+def _names(value: Any) -> tuple[str, ...] | None:
+    """Names of projections; None for all."""
+    if value is None or value == "all":
+        return None
+    if not isinstance(value, list | tuple) or not value or not all(isinstance(part, str) for part in value):
+        raise ValueError(f"{described(value)} names no projections; allowed: a list of names, or all")
+    return tuple(value)
+
+
+class RewireSpec(ManipulationSpec):
+    """Projections replaced by a null model: the same neurons and synapses, joined otherwise.
+
+    Every connection keeps its weight and goes to another pair of neurons; `transpose` projections follow
+    those that they are the transposes of.
+    """
+
+    model: Literal["random", "degree_preserving", "shuffle_weights", "lattice"]
+    """`random` (pairs drawn with equal chances), `degree_preserving` (every neuron keeps its in- and
+    outdegree), `shuffle_weights` (the same pairs, weights permuted) or `lattice` (every neuron from its
+    nearest on a ring)."""
+    projections: Annotated[
+        tuple[str, ...] | None, BeforeValidator(_names, json_schema_input_type=Literal["all"] | list[str])
+    ] = None
+    """Names of the projections that are rewired; all of them unless given."""
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] | None = None
+    """Seed of the draw; the experiment's seed unless given."""
+
+    def findings(self, circuit: CircuitSpec) -> Iterator[Finding]:
+        every = self.projections is None
+        names = tuple(circuit.projections) if self.projections is None else self.projections
+        for index, name in enumerate(names):
+            place = () if every else ("projections", index)
+            otherwise = "; name the 'projections' to rewire" if every else "; leave it out"
+            if name not in circuit.projections:
+                yield place, f"no projection '{name}'{refuse(circuit.projections, name)}", ()
+                continue
+            if not every and name in names[:index]:
+                yield place, f"'{name}' stands twice", ()
+            projection = circuit.projections[name]
+            rule = projection.connect.rule
+            if rule in ("convolution", "pool"):
+                what = f"'{name}' is a {rule}, whose windows say which pairs it joins, and has no null model"
+                yield place, what + otherwise, ()
+            elif projection.rank is not None:
+                yield (
+                    place,
+                    f"'{name}' has a rank, which joins all pairs, and has no null model{otherwise}",
+                    (),
+                )
+            elif projection.kernel in ("diagonal", "convolution") and self.model != "shuffle_weights":
+                yield (
+                    place,
+                    f"'{name}' has the kernel {projection.kernel}, which holds its pairs{otherwise}",
+                    (),
+                )
+            elif rule == "transpose" and not every:
+                of = projection.connect.parameters["of"]
+                yield place, f"'{name}' is the transpose of '{of}' and follows it; rewire '{of}'", ()
+
+    def resolved(self) -> dict[str, Any]:
+        return {
+            **super().resolved(),
+            "projections": "all" if self.projections is None else list(self.projections),
+        }
+
+
+KINDS: dict[str, type[ManipulationSpec]] = {"rewire": RewireSpec}
+"""Every kind of manipulation by name."""
+
+
+def check_manipulation(entry: Entry, circuit: CircuitSpec | None) -> Iterator[Finding]:
+    """Findings on one manipulation; circuit is None where it could not be read."""
+    if circuit is not None and isinstance(entry.spec, tuple(KINDS.values())):
+        yield from entry.spec.findings(circuit)
