@@ -25,7 +25,8 @@ def export(
         ),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Of a circuit file: seed of the connections and weights, where it has none.")
+        int | None,
+        typer.Option(help="Of a circuit file: seed of the connections and weights, where it has none."),
     ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Replace the folder if circuitlab itself wrote it.")
@@ -40,16 +41,22 @@ def export(
     from circuitlab.spec.circuit import load_circuit
 
     if kind == "nwb":
-        raise CircuitlabError(f"nwb: holds recorded activity, and is not written yet; allowed: {', '.join(WRITERS)}")
+        raise CircuitlabError(
+            f"nwb: holds recorded activity, and is not written yet; allowed: {', '.join(WRITERS)}"
+        )
     refuse_existing(folder, force)
     if source.suffix in (".yaml", ".yml"):
         if weights is not None:
-            raise CircuitlabError(f"--weights: {source} is a circuit file, whose weights are the initial ones; leave it out")
+            raise CircuitlabError(
+                f"--weights: {source} is a circuit file, whose weights are the initial ones; leave it out"
+            )
         circuit = build(load_circuit(source, allow_outside=allow_outside), seed=seed or 0)
         which = "the circuit file's weights"
     elif is_run_file(source) or source.suffix in (".h5", ".hdf5"):
         if seed is not None:
-            raise CircuitlabError(f"--seed: {source} is a run file, whose circuit is drawn already; leave it out")
+            raise CircuitlabError(
+                f"--seed: {source} is a run file, whose circuit is drawn already; leave it out"
+            )
         chosen = weights or ("final" if snapshots(source) else "initial")
         circuit = circuit_of_run(source, chosen)
         which = f"{chosen} weights"
@@ -57,4 +64,6 @@ def export(
         raise CircuitlabError(f"{source}: is neither a run file (.h5) nor a circuit file (.yaml)")
     write_format(circuit, kind, folder, force=force)
     edges = sum(len(p.edges) for p in circuit.projections.values())
-    say(f"{circuit.name}: {len(circuit.populations)} populations, {edges:,} edges, {which}, as {kind}: {folder}")
+    say(
+        f"{circuit.name}: {len(circuit.populations)} populations, {edges:,} edges, {which}, as {kind}: {folder}"
+    )

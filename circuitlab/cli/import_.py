@@ -17,12 +17,13 @@ def import_(
         list[Path],
         typer.Argument(
             metavar="FILE...",
-            help="SONATA (circuit_config.json; or files of nodes, edges and types), GraphML, node-link JSON, CSV tables of "
-            "edges and nodes, npz, or a folder with one of these.",
+            help="SONATA (circuit_config.json; or files of nodes, edges and types), GraphML, node-link JSON, CSV "
+            "tables of edges and nodes, npz, or a folder with one of these.",
         ),
     ],
     output: Annotated[
-        Path, typer.Option("-o", "--output-folder", metavar="FOLDER", help="The folder to make, for circuit.yaml.")
+        Path,
+        typer.Option("-o", "--output-folder", metavar="FOLDER", help="The folder to make, for circuit.yaml."),
     ],
     types: Annotated[
         list[str] | None,
@@ -33,7 +34,9 @@ def import_(
     split: Annotated[
         list[str] | None,
         typer.Option(
-            "--split", metavar="POP=COLUMN", help="Part a population by a column, such as v1=model_name; may be repeated."
+            "--split",
+            metavar="POP=COLUMN",
+            help="Part a population by a column, such as v1=model_name; may be repeated.",
         ),
     ] = None,
     outputs: Annotated[
@@ -44,7 +47,9 @@ def import_(
         int | None,
         typer.Option(min=1, metavar="N", help="Add an output population of N neurons that reads the others."),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the circuit; the file's or folder's unless given.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the circuit; the file's or folder's unless given.")
+    ] = None,
     weight_scale: Annotated[
         float, typer.Option(metavar="X", help="Multiply every weight by X; export divides by it again.")
     ] = 1.0,
@@ -76,7 +81,9 @@ def import_(
     refuse_existing(output, force)
     for file in files:
         if is_run_file(file):
-            raise CircuitlabError(f"{file}: is a run file of circuitlab, not a foreign one; take `circuitlab export`")
+            raise CircuitlabError(
+                f"{file}: is a run file of circuitlab, not a foreign one; take `circuitlab export`"
+            )
     options = Options(name, asked, _pairs("--split", split or ()), weight_scale, allow_outside, without_types)
     found = read_foreign(files, options)
     with whole_folder(output, force) as folder:
@@ -107,7 +114,9 @@ def _report(found: Any, output: Path, readout: int | None, as_json: bool) -> Non
             "learn it needs one, by --readout N or --output POP"
         )
     if "input" not in kinds:
-        notes.append("there is no input population: data cannot drive the circuit; name one by --type POP=input")
+        notes.append(
+            "there is no input population: data cannot drive the circuit; name one by --type POP=input"
+        )
     synapses = sum(int(p.edges.multiplicity.sum()) for p in circuit.projections.values())
     if as_json:
         print_json(
@@ -115,7 +124,9 @@ def _report(found: Any, output: Path, readout: int | None, as_json: bool) -> Non
                 "circuit": circuit.name,
                 "file": str(output / "circuit.yaml"),
                 "source": found.source,
-                "populations": {p.name: {"type": p.type, "neurons": p.size} for p in circuit.populations.values()},
+                "populations": {
+                    p.name: {"type": p.type, "neurons": p.size} for p in circuit.populations.values()
+                },
                 "projections": {
                     p.name: {"source": p.source, "target": p.target, "edges": _rows(p.edges)}
                     for p in circuit.projections.values()

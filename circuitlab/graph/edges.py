@@ -138,7 +138,11 @@ class Edges:
             for name in ("source", "target", "weight", "multiplicity", "parameter_index", "parameters")
         ]
         rows = self.rows is other.rows or (self.rows is not None and self.rows.equals(other.rows))
-        return rows and all(same_array(a, b) for a, b in pairs) and same_arrays(self.attributes, other.attributes)
+        return (
+            rows
+            and all(same_array(a, b) for a, b in pairs)
+            and same_arrays(self.attributes, other.attributes)
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -236,7 +236,9 @@ def _column(owner: str, name: str, values: list[Any], kind: str | None = None) -
     try:
         array = np.array(values, dtype=None if kind is None else np.dtype(kind))
     except (ValueError, TypeError, KeyError) as error:
-        raise CircuitError(f"'{owner}': attribute '{name}' is not one number or text each: {error}") from error
+        raise CircuitError(
+            f"'{owner}': attribute '{name}' is not one number or text each: {error}"
+        ) from error
     if array.ndim != 1 or array.dtype.kind not in "biufU":
         raise CircuitError(f"'{owner}': attribute '{name}' is not one number or text each")
     return array
@@ -363,7 +365,9 @@ def _edges(
             f"projection '{name}': weight and multiplicity must be numbers on every edge: {error}"
         ) from error
     if (edges.multiplicity < 1).any():
-        raise CircuitError(f"projection '{name}': multiplicity counts parallel synapses, whole numbers from 1")
+        raise CircuitError(
+            f"projection '{name}': multiplicity counts parallel synapses, whole numbers from 1"
+        )
     rows = None if known is None else known.get("rows")
     if rows is not None and len(edges) == len(np.unique(rows["edge"])):
         edges = replace(edges, rows=Rows(**rows))

@@ -222,7 +222,15 @@ def read_graphml(path: Path) -> nx.Graph:
             return nx.read_graphml(path)
     except OSError as error:
         raise FormatError(f"{path}: cannot be read: {error.strerror}") from error
-    except (nx.NetworkXError, StopIteration, KeyError, ValueError, TypeError, AttributeError, UserWarning) as error:
+    except (
+        nx.NetworkXError,
+        StopIteration,
+        KeyError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        UserWarning,
+    ) as error:
         raise FormatError(f"{path}: is not a GraphML file: {error}") from error
 
 

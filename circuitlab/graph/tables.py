@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -93,7 +92,9 @@ class Table:
             try:
                 array[row] = read(text)
             except (ValueError, OverflowError, KeyError):
-                raise FormatError(f"{self.path}:{self.lines[row]}: {name} is '{text}', not of type {kind}") from None
+                raise FormatError(
+                    f"{self.path}:{self.lines[row]}: {name} is '{text}', not of type {kind}"
+                ) from None
         return array
 
     def where(self, conditions: Mapping[str, Any]) -> Table:
@@ -209,7 +210,7 @@ def read_json(path: Path) -> dict[str, Any]:
         return found
 
     try:
-        size = os.stat(path).st_size
+        size = path.stat().st_size
         if 10 * size > available_memory():
             raise FormatError(f"{path}: has {gigabytes(size)}; {gigabytes(available_memory())} are available")
         value = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=unique)

@@ -95,8 +95,12 @@ def _initial(run: Run) -> Circuit:
         name=str(spec["circuit"]),
         description=str(spec.get("description", "")),
         seed=int(spec.get("seed", run.attributes.get("seed", 0))),
-        populations={name: _population(run, name, link) for name, link in _in_order(nodes, spec["populations"])},
-        projections={name: _projection(run, name, link) for name, link in _in_order(edges, spec["projections"])},
+        populations={
+            name: _population(run, name, link) for name, link in _in_order(nodes, spec["populations"])
+        },
+        projections={
+            name: _projection(run, name, link) for name, link in _in_order(edges, spec["projections"])
+        },
         origin=origin,
     )
 
@@ -105,7 +109,7 @@ def _groups(run: Run, kind: str) -> dict[str, str]:
     """Name of every population or projection, and its path in the file."""
     group = run.file[kind]
     assert isinstance(group, h5py.Group)
-    return {_name(link): f"{kind}/{link}" for link in group}
+    return {_name(link): f"{kind}/{link}" for link in map(str, group)}
 
 
 def _name(link: str) -> str:
@@ -139,7 +143,10 @@ def _optional(run: Run, path: str) -> NDArray | None:
 
 
 def _attributes(run: Run, path: str) -> dict[str, Any]:
-    return {key: value.item() if isinstance(value, np.generic) else value for key, value in run.file[path].attrs.items()}
+    return {
+        key: value.item() if isinstance(value, np.generic) else value
+        for key, value in run.file[path].attrs.items()
+    }
 
 
 def _population(run: Run, name: str, path: str) -> Population:
@@ -163,6 +170,7 @@ def _population(run: Run, name: str, path: str) -> Population:
         attributes=_columns(run, f"{path}/0", _NODE_FIELDS),
         gain=float(said.get("gain", 1.0)),
         threshold=float(said.get("threshold", 0.0)),
+        layer=str(said["layer"]) if "layer" in said else None,
         noise=None if noise is None else Noise(float(noise), float(said["noise_tau_ms"])),
     )
 
@@ -212,7 +220,9 @@ def _with_snapshot(run: Run, circuit: Circuit) -> Circuit:
     """The circuit with the weights and biases of the last snapshot; those that do not learn stay as they were."""
     found = {path.removeprefix("weights/"): path for path in run.datasets if path.startswith("weights/")}
     if not found.keys() - {"step"}:
-        raise RunFileError(f"{run.path}: holds no weights after training; take the initial ones (--weights initial)")
+        raise RunFileError(
+            f"{run.path}: holds no weights after training; take the initial ones (--weights initial)"
+        )
     last = {
         _name(name): np.asarray(run.read(path)[-1])
         for name, path in found.items()

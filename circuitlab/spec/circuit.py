@@ -27,7 +27,7 @@ class CircuitSpec(Model):
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] | None = None
     """Seed of every random draw of the circuit; the experiment's seed unless given."""
     origin: str | None = None
-    """JSON file that says where an imported circuit comes from, relative to this file; `circuitlab import` writes it."""
+    """JSON file that says where an imported circuit comes from, relative to this file; `import` writes it."""
     layers: dict[str, LayerSpec] = Field(default_factory=dict)
     """Depth ranges that populations lie in, by name."""
     populations: dict[str, PopulationSpec]
@@ -65,7 +65,9 @@ class CircuitSpec(Model):
 
     def resolved(self) -> dict[str, Any]:
         """The whole file with every default written out; reading it gives the same circuit."""
-        head = without_none(self.model_dump(mode="json", include={"circuit", "description", "seed", "origin"}))
+        head = without_none(
+            self.model_dump(mode="json", include={"circuit", "description", "seed", "origin"})
+        )
         return {
             **head,
             **(

@@ -40,7 +40,9 @@ def retyped(circuit: Circuit, types: dict[str, str]) -> Circuit:
     populations = dict(circuit.populations)
     for name, kind in types.items():
         if kind not in TYPES:
-            raise FormatError(f"--type: no type '{kind}'; allowed: {', '.join(TYPES)}.{suggestion(kind, TYPES)}")
+            raise FormatError(
+                f"--type: no type '{kind}'; allowed: {', '.join(TYPES)}.{suggestion(kind, TYPES)}"
+            )
         if kind == "input" and any(p.target == name and len(p.edges) for p in circuit.projections.values()):
             raise FormatError(f"--type: '{name}' cannot be an input: edges end there, and inputs are clamped")
         if populations[name].type != kind:
@@ -67,7 +69,12 @@ def _retyped(p: Population, kind: str) -> Population:
     bias = np.zeros(p.size) if was_free else p.bias
     plastic = True if was_free else p.bias_plastic
     return replace(
-        p, type=kind, activation=activation, controlled=was_free or p.controlled, bias=bias, bias_plastic=plastic
+        p,
+        type=kind,
+        activation=activation,
+        controlled=was_free or p.controlled,
+        bias=bias,
+        bias_plastic=plastic,
     )
 
 
@@ -84,5 +91,9 @@ def _scaled(p: Projection, scale: float) -> Projection:
     edges = p.edges
     rows = None if edges.rows is None else replace(edges.rows, weight=edges.rows.weight * scale)
     parameters = None if edges.parameters is None else edges.parameters * scale
-    weight = edges.weight * scale if parameters is None or edges.parameter_index is None else parameters[edges.parameter_index]
+    weight = (
+        edges.weight * scale
+        if parameters is None or edges.parameter_index is None
+        else parameters[edges.parameter_index]
+    )
     return replace(p, edges=replace(edges, weight=weight, parameters=parameters, rows=rows))

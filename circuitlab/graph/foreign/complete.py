@@ -17,7 +17,9 @@ NEURONS = "neurons"
 FIELDS = ("site", "carries", "plastic", "kind", "delay_ms")
 
 
-def complete(graph: nx.Graph, path: Path, options: Options) -> tuple[nx.MultiDiGraph | nx.MultiGraph, list[str]]:
+def complete(
+    graph: nx.Graph, path: Path, options: Options
+) -> tuple[nx.MultiDiGraph | nx.MultiGraph, list[str]]:
     """A copy of a graph whose nodes have a population and a type, and whose columns are whole.
 
     Nodes without `population` are the population `neurons`; `split` parts it by a column. Nodes without `type` are
@@ -95,11 +97,15 @@ def _name_types(
             f"the nodes' 'type' ({', '.join(sorted(foreign)[:3])}) is none of circuitlab's; it is kept as 'node_type'"
         )
     populations = {data["population"] for data in nodes.values()}
-    whole = {name: population for population in populations for name in (population, *_before(population, options))}
+    whole = {
+        name: population for population in populations for name in (population, *_before(population, options))
+    }
     check_asked("--type", options.types, whole, str(path))
     for name, kind in options.types.items():
         if kind not in TYPES:
-            raise FormatError(f"--type: no type '{kind}'; allowed: {', '.join(TYPES)}.{suggestion(kind, TYPES)}")
+            raise FormatError(
+                f"--type: no type '{kind}'; allowed: {', '.join(TYPES)}.{suggestion(kind, TYPES)}"
+            )
         for data in nodes.values():
             if data["population"] == name or name in _before(data["population"], options):
                 data["type"] = kind
@@ -145,7 +151,9 @@ def _fill(groups: Mapping[str, list[dict[str, Any]]], own: frozenset[str], where
             kinds = {type(value) for value in values}
             if not kinds <= {bool, int, float, str}:
                 odd = next(value for value in values if type(value) not in (bool, int, float, str))
-                raise FormatError(f"{where}: '{name}': '{key}' is {odd!r}; attributes are numbers, truth values or text")
+                raise FormatError(
+                    f"{where}: '{name}': '{key}' is {odd!r}; attributes are numbers, truth values or text"
+                )
             text = str in kinds or (bool in kinds and (len(kinds) > 1 or len(values) < len(members)))
             for data in members:
                 if text:
@@ -171,6 +179,8 @@ def _edges(
         for key in ("weight", "multiplicity", *FIELDS):
             having = sum(key in data for data in members)
             if 0 < having < len(members):
-                raise FormatError(f"{path}: projection '{name}': {having} of {len(members)} edges have '{key}', others not")
+                raise FormatError(
+                    f"{path}: projection '{name}': {having} of {len(members)} edges have '{key}', others not"
+                )
     _fill(groups, EDGE_KEYS, str(path))
     return edges

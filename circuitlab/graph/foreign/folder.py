@@ -60,6 +60,8 @@ def write_folder(circuit: Circuit, folder: Path, edges: str = "npz", readout: in
     projections = {name: _projection(p, circuit, folder, edges) for name, p in circuit.projections.items()}
     if readout is not None:
         _add_readout(circuit, populations, projections, readout)
+    if layers := _layers(circuit):
+        data["layers"] = _lines(layers)
     data["populations"] = _lines(populations)
     data["projections"] = _lines(projections)
     (folder / "circuit.yaml").write_text(_yaml(data), encoding="utf-8")
@@ -67,7 +69,7 @@ def write_folder(circuit: Circuit, folder: Path, edges: str = "npz", readout: in
 
 
 def _as_built(circuit: Circuit) -> Circuit:
-    """The circuit with what a circuit file says in one way only: no plastic bias where there is none, rows that add up."""
+    """The circuit with what a file says in one way only: no plastic bias where there is none, rows that add up."""
     populations = {
         name: p if p.bias is not None else replace(p, bias_plastic=False)
         for name, p in circuit.populations.items()
@@ -92,12 +94,16 @@ def _as_built(circuit: Circuit) -> Circuit:
 def _check_population(name: str, p: Population) -> None:
     where = f"populations.{name}"
     if not NAME.fullmatch(name) or name in TAKEN:
-        raise FormatError(f"{where}: is not a name that circuit files take: letters, digits, _ and -, a letter first")
+        raise FormatError(
+            f"{where}: is not a name that circuit files take: letters, digits, _ and -, a letter first"
+        )
     if p.size < 1:
         raise FormatError(f"{where}: has no neurons; a circuit file needs one at least")
     for attribute in p.attributes:
         if attribute in NEURON_COLUMNS:
-            raise FormatError(f"{where}: attribute '{attribute}' has a name that circuit files use; rename it")
+            raise FormatError(
+                f"{where}: attribute '{attribute}' has a name that circuit files use; rename it"
+            )
     if p.names is not None and len(set(p.names)) < p.size:
         twice = next(each for each in p.names if p.names.count(each) > 1)
         raise FormatError(f"{where}: the name '{twice}' appears twice; names differ")
@@ -112,7 +118,11 @@ def _population(p: Population, folder: Path) -> dict[str, Any]:
         data |= {"activation": p.activation, "tau": time_text(float(p.tau_ms))}
         data |= {"gain": p.gain} if p.gain != 1 else {}
         data |= {"threshold": p.threshold} if p.threshold != 0 else {}
-        data |= {} if p.noise is None else {"noise": {"std": p.noise.std, "tau": time_text(float(p.noise.tau_ms))}}
+        data |= (
+            {}
+            if p.noise is None
+            else {"noise": {"std": p.noise.std, "tau": time_text(float(p.noise.tau_ms))}}
+        )
         data |= {} if p.controlled else {"controlled": False}
         if p.bias is None:
             data["bias"] = False
@@ -123,6 +133,8 @@ def _population(p: Population, folder: Path) -> dict[str, Any]:
             data["bias"] = {"plastic": False}
     if p.sign is not None:
         data["sign"] = p.sign
+    if p.layer is not None:
+        data["layer"] = p.layer
     if p.names is not None:
         columns["name"] = np.array(p.names, dtype=np.str_)
         data["names"] = file
@@ -136,6 +148,20 @@ def _population(p: Population, folder: Path) -> dict[str, Any]:
         first = {key: columns[key] for key in NEURON_COLUMNS if key in columns}
         write_table(folder / file, first | columns)
     return data
+
+
+def _layers(circuit: Circuit) -> dict[str, dict[str, float]]:
+    """The layers that populations name, as deep as the neurons in them lie; depth is the last axis."""
+    found: dict[str, list[NDArray]] = {}
+    for p in circuit.populations.values():
+        if p.layer is not None:
+            found.setdefault(p.layer, []).extend([] if p.positions is None else [p.positions[:, -1]])
+    layers = {}
+    for name, depths in found.items():
+        depth = np.concatenate(depths) if depths else np.array([0.0, 1.0])
+        low, high = float(depth.min()), float(depth.max())
+        layers[name] = {"from": low, "to": high if high > low else low + 1.0}
+    return layers
 
 
 def _projection(p: Projection, circuit: Circuit, folder: Path, kind: str) -> dict[str, Any]:
@@ -155,7 +181,9 @@ def _projection(p: Projection, circuit: Circuit, folder: Path, kind: str) -> dic
     else:
         file = f"edges/{p.name}.npy"
         if edges.attributes or edges.rows is not None:
-            raise FormatError(f"projections.{p.name}: attributes of edges with shared or factored weights cannot be written")
+            raise FormatError(
+                f"projections.{p.name}: attributes of edges with shared or factored weights cannot be written"
+            )
         np.save(folder / file, edges.weight if edges.parameters is None else edges.parameters)
         data["connect"] = _rule(p)
         data["weights"] = {"file": file}
@@ -180,7 +208,9 @@ def _write_edges(p: Projection, circuit: Circuit, path: Path) -> None:
     owner, pick = (edges, slice(None)) if edges.rows is None else (edges.rows, edges.rows.edge)
     for name in owner.attributes:
         if name in EDGE_COLUMNS:
-            raise FormatError(f"projections.{p.name}: attribute '{name}' has a name that edge files use; rename it")
+            raise FormatError(
+                f"projections.{p.name}: attribute '{name}' has a name that edge files use; rename it"
+            )
     ends = (("source", p.source, edges.source), ("target", p.target, edges.target))
     columns: dict[str, NDArray] = {
         end: _neurons(circuit.populations[population], index[pick], path.suffix == ".csv")

@@ -50,8 +50,8 @@ def read_foreign(files: Sequence[str | Path], options: Options | None = None) ->
     """A circuit from other programs' files, or from a folder of them.
 
     Args:
-        files: SONATA (circuit_config.json; or files of nodes, edges and types), GraphML, node-link JSON, CSV (edges, and
-            nodes), npz, a circuit file, or one folder that holds one of these.
+        files: SONATA (circuit_config.json; or files of nodes, edges and types), GraphML, node-link JSON, CSV (edges,
+            and nodes), npz, a circuit file, or one folder that holds one of these.
 
     Raises:
         FormatError: one line: file, line or dataset, what is wrong, what is allowed.
@@ -97,8 +97,8 @@ def _folder(folder: Path, options: Options) -> Imported:
     if tables:
         return adapted(read_tables(tables, options), options)
     raise FormatError(
-        f"{folder}: holds nothing that is read: circuit_config.json, SONATA's .h5 files, circuit.yaml, {GRAPHML}, {JSON}, "
-        "or CSV tables"
+        f"{folder}: holds nothing that is read: circuit_config.json, SONATA's .h5 files, circuit.yaml, {GRAPHML}, "
+        f"{JSON}, or CSV tables"
     )
 
 

@@ -36,7 +36,9 @@ def write_graphml(circuit: Circuit, folder: Path) -> None:
     for node, data in to_networkx(circuit).nodes(data=True):
         graph.add_node(_text(node, "populations"), **_flat(data, node))
     for number, (source, target, key, data) in enumerate(to_networkx(circuit).edges(keys=True, data=True)):
-        graph.add_edge(source, target, key=f"e{number}", projection=_text(key, "projections"), **_flat(data, key))
+        graph.add_edge(
+            source, target, key=f"e{number}", projection=_text(key, "projections"), **_flat(data, key)
+        )
     nx.write_graphml_xml(graph, folder / GRAPHML)
 
 
@@ -47,7 +49,9 @@ def _head(circuit: Circuit) -> dict[str, Any]:
 
 def _text(text: str, where: str) -> str:
     if FORBIDDEN.search(text):
-        raise FormatError(f"{where}: the text {text!r} has characters that XML cannot hold; export to json instead")
+        raise FormatError(
+            f"{where}: the text {text!r} has characters that XML cannot hold; export to json instead"
+        )
     return text
 
 
@@ -116,7 +120,9 @@ def _restored(graph: nx.Graph, path: Path, said: Any) -> nx.MultiDiGraph:
         if head["version"] > VERSION:
             raise FormatError(f"{path}: has version {head['version']}; this circuitlab reads up to {VERSION}")
         known = head["populations"]
-        whole = nx.MultiDiGraph(**{key: value for key, value in head.items() if key not in ("format", "version")})
+        whole = nx.MultiDiGraph(
+            **{key: value for key, value in head.items() if key not in ("format", "version")}
+        )
         for node, data in graph.nodes(data=True):
             data = dict(data)
             attributes = known[data["population"]]["attributes"] if data.get("population") in known else {}
@@ -170,13 +176,17 @@ def _node_link(path: Path) -> nx.Graph:
             if end not in graph:
                 raise FormatError(f"{where}: no node has the id {end!r}")
         rest = {key: value for key, value in link.items() if key not in ("source", "target", "key")}
-        graph.add_edge(*ends, key=link.get("key") if isinstance(link.get("key"), str) else None, **_values(rest, where))
+        graph.add_edge(
+            *ends, key=link.get("key") if isinstance(link.get("key"), str) else None, **_values(rest, where)
+        )
     return graph
 
 
 def _plain_id(value: Any, where: str) -> Any:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise FormatError(f"{where}: the id {value!r} is no text or number; edges join two nodes (no hypergraphs)")
+        raise FormatError(
+            f"{where}: the id {value!r} is no text or number; edges join two nodes (no hypergraphs)"
+        )
     return value
 
 
@@ -184,7 +194,9 @@ def _values(data: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Attributes of a node or edge; numbers that are not finite are left to the column's check."""
     marked = {"__float__"}
     for key, value in data.items():
-        if key == "position" and (isinstance(value, list) or (isinstance(value, dict) and "__tuple__" in value)):
+        if key == "position" and (
+            isinstance(value, list) or (isinstance(value, dict) and "__tuple__" in value)
+        ):
             continue
         if isinstance(value, list | dict) and not (isinstance(value, dict) and value.keys() == marked):
             raise FormatError(f"{where}: '{key}' is {value!r}; attributes are numbers, truth values or text")

@@ -17,7 +17,16 @@ from circuitlab.graph.memory import available_memory, gigabytes
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 LARGEST_SHARE = 2048
 """How many times a file's own size its datasets may claim: compression reaches a thousand, damage claims more."""
-_DAMAGE = (OSError, KeyError, RuntimeError, ValueError, TypeError, UnicodeError, OverflowError, AttributeError)
+_DAMAGE = (
+    OSError,
+    KeyError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    UnicodeError,
+    OverflowError,
+    AttributeError,
+)
 """What h5py raises on broken bytes."""
 
 
@@ -51,9 +60,11 @@ def item(path: Path, group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset 
         FormatError: it lies in another file.
     """
     link = group.get(name, getlink=True)
-    where = f"{group.name.rstrip('/')}/{name}"
+    where = f"{str(group.name).rstrip('/')}/{name}"
     if isinstance(link, h5py.ExternalLink):
-        raise FormatError(f"{path}: {where} links to another file, '{link.filename}'; everything must be in one")
+        raise FormatError(
+            f"{path}: {where} links to another file, '{link.filename}'; everything must be in one"
+        )
     if link is None:
         return None
     found = group.get(name)
@@ -66,17 +77,18 @@ def item(path: Path, group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset 
 
 def subgroups(path: Path, group: h5py.Group) -> dict[str, h5py.Group]:
     """The groups in a group, by name, in the file's order."""
-    found = {name: item(path, group, name) for name in group}
+    found = {str(name): item(path, group, str(name)) for name in group}
     return {name: each for name, each in found.items() if isinstance(each, h5py.Group)}
 
 
 def check_sizes(path: Path, datasets: list[h5py.Dataset]) -> None:
     """Refuse datasets that claim more than their file can hold, or than there is memory for, before they are read."""
-    claimed = sum(each.size * max(each.dtype.itemsize, 1) for each in datasets if each.shape is not None)
-    size = path.stat().st_size
+    claims = [(int(each.size or 0) * max(each.dtype.itemsize, 1), str(each.name)) for each in datasets]
+    claimed, size = sum(count for count, _ in claims), path.stat().st_size
     if claimed > LARGEST_SHARE * size:
-        largest = max(datasets, key=lambda each: each.size)
-        raise FormatError(f"{path}: {largest.name} is damaged: it claims {claimed:.3g} bytes in a file of {size}")
+        raise FormatError(
+            f"{path}: {max(claims)[1]} is damaged: it claims {claimed:.3g} bytes in a file of {size}"
+        )
     if 2 * claimed > available_memory():
         raise FormatError(
             f"{path}: holds {gigabytes(claimed)}, and reading takes twice that; "

@@ -163,7 +163,9 @@ def _projection(p: Projection, known: Mapping[str, Any] | None) -> Projection:
         edges = replace(edges, parameters=known["parameters"])
     edges = replace(edges, attributes=_kept(edges.attributes, known["attributes"]))
     if edges.rows is not None:
-        edges = replace(edges, rows=replace(edges.rows, attributes=_kept(edges.rows.attributes, known["attributes"])))
+        edges = replace(
+            edges, rows=replace(edges.rows, attributes=_kept(edges.rows.attributes, known["attributes"]))
+        )
     return replace(p, edges=edges, **fields)
 
 

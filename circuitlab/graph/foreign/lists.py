@@ -33,7 +33,9 @@ def read_tables(files: Sequence[Path], options: Options) -> Imported:
     edges = [table for table in tables if _is_edges(table)]
     nodes = [table for table in tables if not _is_edges(table)]
     if len(edges) != 1 or len(nodes) > 1:
-        found = ", ".join(f"{table.path.name} ({'edges' if _is_edges(table) else 'nodes'})" for table in tables)
+        found = ", ".join(
+            f"{table.path.name} ({'edges' if _is_edges(table) else 'nodes'})" for table in tables
+        )
         raise FormatError(
             f"{files[0]}: one table of edges (columns source,target or pre,post) and at most one of nodes are read; "
             f"found {found}"
@@ -74,7 +76,9 @@ def _add_nodes(graph: nx.MultiDiGraph, table: Table) -> None:
         if not node:
             raise FormatError(f"{table.path}:{line}: {key} is empty")
         if node in first:
-            raise FormatError(f"{table.path}:{line}: the node '{node}' stands twice, first in line {first[node]}")
+            raise FormatError(
+                f"{table.path}:{line}: the node '{node}' stands twice, first in line {first[node]}"
+            )
         first[node] = line
         data: dict[str, Any] = {name: values[row] for name, values in columns.items()}
         if data.get("sign") == "":
@@ -141,7 +145,12 @@ def read_npz(path: Path, options: Options) -> Imported:
                 f"scipy.sparse.save_npz; it holds {', '.join(arrays) or 'nothing'}"
             )
         pre, post = (np.asarray(end) for end in ends)
-        if pre.ndim != 1 or pre.shape != post.shape or pre.dtype.kind not in "iu" or post.dtype.kind not in "iu":
+        if (
+            pre.ndim != 1
+            or pre.shape != post.shape
+            or pre.dtype.kind not in "iu"
+            or post.dtype.kind not in "iu"
+        ):
             raise FormatError(f"{path}: source and target are whole numbers, one of each for every edge")
         if pre.size and min(pre.min(), post.min()) < 0:
             raise FormatError(f"{path}: source and target count from 0")
@@ -159,7 +168,9 @@ def read_npz(path: Path, options: Options) -> Imported:
             raise FormatError(f"{path}: '{name}' has shape {list(values.shape)}; there are {len(pre)} edges")
         if name == "weight" and not np.isfinite(values.astype(np.float64)).all():
             first = int(np.argmax(~np.isfinite(values.astype(np.float64))))
-            raise FormatError(f"{path}: 'weight' is {values[first]} at entry {first}; weights are finite numbers")
+            raise FormatError(
+                f"{path}: 'weight' is {values[first]} at entry {first}; weights are finite numbers"
+            )
     if sizes[0] == sizes[1]:
         graph.add_nodes_from(range(sizes[1]))
         senders = list(range(sizes[0]))

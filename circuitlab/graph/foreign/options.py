@@ -73,7 +73,9 @@ def check_asked(what: str, asked: Iterable[str], there: Iterable[str], where: st
 def refuse_split(path: Path, options: Options) -> None:
     """Refuse to split the populations of a file that already says all of a circuit."""
     if options.split:
-        raise FormatError(f"{path}: --split: its populations are a circuit's; only other programs' files are split")
+        raise FormatError(
+            f"{path}: --split: its populations are a circuit's; only other programs' files are split"
+        )
 
 
 def stem(path: Path) -> str:

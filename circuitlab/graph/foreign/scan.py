@@ -52,7 +52,9 @@ class Scan:
         for source, target, line in self.edges:
             for end in (source, target):
                 if end not in self.nodes:
-                    raise FormatError(f"{self.path}:{line}: the edge {source!r} - {target!r}: no node has the id {end!r}")
+                    raise FormatError(
+                        f"{self.path}:{line}: the edge {source!r} - {target!r}: no node has the id {end!r}"
+                    )
 
     def _refuse(self, what: str) -> NoReturn:
         raise FormatError(f"{self.path}:{self.parser.CurrentLineNumber}: {what}")

@@ -75,7 +75,9 @@ def _nodes(name: str, known: Mapping[str, Any], parts: list[graph.Population]) -
 
     def whole(attribute: str, default: int | None = None) -> NDArray:
         values = [
-            p.attributes[attribute] if default is None else p.attributes.get(attribute, np.full(p.size, default))
+            p.attributes[attribute]
+            if default is None
+            else p.attributes.get(attribute, np.full(p.size, default))
             for p in parts
         ]
         return np.concatenate(values)[order]
@@ -99,7 +101,9 @@ def _nodes(name: str, known: Mapping[str, Any], parts: list[graph.Population]) -
     shared = set(parts[0].attributes).intersection(*(p.attributes for p in parts))
     taken = {*placed, *IDS, *known["type_attributes"]}
     more = {key: whole(key) for key in parts[0].attributes if key in shared and key not in taken}
-    more |= {key: values for key, values in own.items() if f"={key}" not in placed and _says_more(key, values)}
+    more |= {
+        key: values for key, values in own.items() if f"={key}" not in placed and _says_more(key, values)
+    }
     for columns in groups.values():
         columns |= {key: Dataset(values) for key, values in more.items()}
     group_ids = whole("node_group_id", int(next(iter(known["groups"]), "0")))
@@ -145,7 +149,11 @@ def _says_more(key: str, values: NDArray) -> bool:
 
 
 def _types(known: Mapping[str, Any], key: str) -> TypeTable | None:
-    return None if known["types"] is None else TypeTable.of_plain(Path(str(known["types_file"])), key, known["types"])
+    return (
+        None
+        if known["types"] is None
+        else TypeTable.of_plain(Path(str(known["types_file"])), key, known["types"])
+    )
 
 
 def edges_back(
@@ -165,7 +173,9 @@ def edges_back(
     return found
 
 
-def _came_from(projection: graph.Projection, known: Mapping[str, Any], place: Mapping[str, NodesBack]) -> bool:
+def _came_from(
+    projection: graph.Projection, known: Mapping[str, Any], place: Mapping[str, NodesBack]
+) -> bool:
     ends = [place.get(end) for end in (projection.source, projection.target)]
     if any(end is None for end in ends) or "edge_row" not in projection.edges.attributes:
         return False
@@ -185,7 +195,9 @@ class _Rows:
     delay: float
 
 
-def _rows(projection: graph.Projection, circuit: Circuit, nodes: Mapping[str, NodesBack], known: Any) -> _Rows:
+def _rows(
+    projection: graph.Projection, circuit: Circuit, nodes: Mapping[str, NodesBack], known: Any
+) -> _Rows:
     edges, rows = projection.edges, projection.edges.rows
     owner, pick = (edges, slice(None)) if rows is None else (rows, rows.edge)
     source, target = edges.source[pick], edges.target[pick]
@@ -268,14 +280,18 @@ def _edges(
         ends=ends,
         nodes=sizes,
     )
-    return EdgesBack(population, types, tuple(p.name for p in projections), known["file"], known["types_file"])
+    return EdgesBack(
+        population, types, tuple(p.name for p in projections), known["file"], known["types_file"]
+    )
 
 
 def _joined(parts: list[NDArray]) -> NDArray:
     return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
 
 
-def _of_types(types: TypeTable | None, name: str, ids: NDArray[np.int64], default: float) -> NDArray[np.float64]:
+def _of_types(
+    types: TypeTable | None, name: str, ids: NDArray[np.int64], default: float
+) -> NDArray[np.float64]:
     """A number of each row's type, the default where the table has none."""
     if types is None or name not in types.columns or not ids.size:
         return np.full(len(ids), default)
@@ -314,7 +330,9 @@ def _put_delays(
             columns["delay"] = Dataset(values)
 
 
-def _put_more(groups: dict[str, dict[str, Dataset]], parts: list[_Rows], known: Mapping[str, Any], whole: Any) -> None:
+def _put_more(
+    groups: dict[str, dict[str, Dataset]], parts: list[_Rows], known: Mapping[str, Any], whole: Any
+) -> None:
     """Attributes that the user added since the import."""
     placed = {kind["as"] for columns in known["groups"].values() for kind in columns.values()}
     own = {"edge_row", "edge_type_id", "edge_group_id", "synapse_weight", "delay"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,11 +20,21 @@ from circuitlab.graph.foreign.sonata_weights import delays, positive_inhibition,
 RESERVED = frozenset(
     {
         *("source", "target", "pre", "post", "weight", "multiplicity", "parameter_index", "syn_weight"),
-        *("edge_row", "edge_type_id", "edge_group_id", "synapse_weight", "name", "bias", "x", "y", "z", "edge"),
+        *(
+            "edge_row",
+            "edge_type_id",
+            "edge_group_id",
+            "synapse_weight",
+            "name",
+            "bias",
+            "x",
+            "y",
+            "z",
+            "edge",
+        ),
     }
 )
 """Names that attributes of edges cannot have, because edge files or run files give them a meaning."""
-HAS_DELAY = any(each.name == "delay_ms" for each in fields(Projection))
 
 
 @dataclass
@@ -101,17 +111,14 @@ def projections_of(
         name = known.get((a, b)) or _name(edges, ends if len(pairs) > 1 else [], taken)
         taken.add(name)
         index = columns.get("parameter_index") if own else None
-        delay = None if time is None or not entries.rows else np.unique(time[at])
+        delay = np.zeros(1) if time is None or not entries.rows else np.unique(np.nan_to_num(time[at]))
         chosen = {key: values[at] for key, values in columns.items() if key != "parameter_index" or not own}
-        uniform = delay is None or len(delay) == 1
-        if not uniform and time is not None:
+        if len(delay) > 1 and time is not None:
             chosen.setdefault("delay", time[at])
-        different = f"its delays differ, {delay.min():g} to {delay.max():g} ms" if not uniform and delay is not None else ""
-        if different and HAS_DELAY:
             made.notes.append(
-                f"{name}: {different}; a projection has one delay, so none acts, and they are kept as attribute 'delay'"
+                f"{name}: its delays differ, {delay.min():g} to {delay.max():g} ms; a projection has one delay, so none "
+                "acts, and they are kept as attribute 'delay'"
             )
-        given = {"delay_ms": float(delay[0])} if HAS_DELAY and uniform and delay is not None and delay[0] > 0 else {}
         made.projections.append(
             Projection(
                 name=name,
@@ -130,13 +137,15 @@ def projections_of(
                     None if index is None else index[at],
                     keep_rows=index is None,
                 ),
-                **given,
+                delay_ms=float(delay[0]) if len(delay) == 1 else 0.0,
             )
         )
         origin["projections"][name] = [a, b]
     if not read.given.all():
         without = int(np.count_nonzero(~read.given))
-        made.notes.append(f"{edges.name}: {without} of {entries.rows} edges have no syn_weight; each counts as 1")
+        made.notes.append(
+            f"{edges.name}: {without} of {entries.rows} edges have no syn_weight; each counts as 1"
+        )
     return made
 
 
@@ -167,5 +176,7 @@ def _columns(edges: EdgeList, synapse: NDArray, own: bool) -> tuple[dict[str, ND
 def _name(edges: EdgeList, parts: list[str], taken: set[str]) -> str:
     """A projection's name: the edge population's, with the parts it joins behind where it falls into several."""
     wholes = (f"{edges.source}_", f"{edges.target}_")
-    ends = [next((part.removeprefix(whole) for whole in wholes if part.startswith(whole)), part) for part in parts]
+    ends = [
+        next((part.removeprefix(whole) for whole in wholes if part.startswith(whole)), part) for part in parts
+    ]
     return safe_name("_".join([edges.name, *ends]), taken)

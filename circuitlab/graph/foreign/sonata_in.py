@@ -60,7 +60,9 @@ def read_sonata(files: Sequence[Path], options: Options) -> Imported:
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         if header is None:
             raise
-        raise FormatError(f"{header.path}: is damaged, or does not belong to these files: {error!r}") from error
+        raise FormatError(
+            f"{header.path}: is damaged, or does not belong to these files: {error!r}"
+        ) from error
     if options.name is not None:
         circuit = replace(circuit, name=options.name)
     return Imported(circuit, tuple(notes + more), "SONATA")
@@ -129,10 +131,14 @@ def _read(pairs: Sequence[Pair]) -> tuple[dict[str, Nodes], dict[str, EdgeList]]
         found = read_nodes(pair.file, chosen) if pair.kind == "nodes" else read_edges(pair.file, chosen)
         for each in found:
             if each.name in (nodes if pair.kind == "nodes" else edges):
-                raise FormatError(f"{pair.file}: the {pair.kind[:-1]} population '{each.name}' is in two files")
+                raise FormatError(
+                    f"{pair.file}: the {pair.kind[:-1]} population '{each.name}' is in two files"
+                )
             if isinstance(each, Nodes):
                 said = None if pair.populations is None else pair.populations[each.name].get("type")
-                nodes[each.name] = replace(each, types=types, virtual=None if said is None else said == "virtual")
+                nodes[each.name] = replace(
+                    each, types=types, virtual=None if said is None else said == "virtual"
+                )
             else:
                 edges[each.name] = replace(each, types=types)
     return nodes, edges
@@ -151,7 +157,9 @@ def _unique_parts(groups: Mapping[str, Cells], where: str) -> list[str]:
     parts = [part for group in groups.values() for part in group.parts]
     for part in parts:
         if parts.count(part) > 1:
-            raise FormatError(f"{where}: two populations would be called '{part}'; rename one, or split by another column")
+            raise FormatError(
+                f"{where}: two populations would be called '{part}'; rename one, or split by another column"
+            )
     return parts
 
 
@@ -175,7 +183,9 @@ def _types(
                 )
             virtual = group.virtual(part)
             if asked == "input" and label in reached:
-                raise FormatError(f"--type: '{label}' cannot be an input: edges end there, and inputs are clamped")
+                raise FormatError(
+                    f"--type: '{label}' cannot be an input: edges end there, and inputs are clamped"
+                )
             if asked is None and virtual and label in reached:
                 notes.append(f"{label}: its nodes are virtual, but edges end there; it becomes a unit")
             types[label] = asked or ("input" if virtual and label not in reached else "unit")

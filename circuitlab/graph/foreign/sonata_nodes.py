@@ -66,7 +66,9 @@ class Cells:
         if wrong.any():
             row = int(np.argmax(wrong))
             span = f"{len(known)} nodes with ids from {known[0]} to {known[-1]}" if known.size else "no nodes"
-            raise FormatError(f"{where} is {ids[row]} in row {row}, but population '{self.nodes.name}' has {span}")
+            raise FormatError(
+                f"{where} is {ids[row]} in row {row}, but population '{self.nodes.name}' has {span}"
+            )
         return self.order[place]
 
     def virtual(self, part: int) -> bool:
@@ -97,7 +99,9 @@ def merged_columns(entries: Entries, types: TypeTable | None, where: str) -> dic
     return columns
 
 
-def cells(nodes: Nodes, split: str | None, given: NDArray[np.int64] | None, names: tuple[str, ...] | None) -> Cells:
+def cells(
+    nodes: Nodes, split: str | None, given: NDArray[np.int64] | None, names: tuple[str, ...] | None
+) -> Cells:
     """A node population with its attributes and parts.
 
     Args:
@@ -110,7 +114,11 @@ def cells(nodes: Nodes, split: str | None, given: NDArray[np.int64] | None, name
     entries, types = nodes.entries, nodes.types
     columns = merged_columns(entries, types, f"{entries.path}: /nodes/{nodes.name}/node_type_id")
     place: dict[str, str] = {}
-    found_names, positions, bias = _names(entries, columns), _positions(entries, columns), _bias(entries, columns)
+    found_names, positions, bias = (
+        _names(entries, columns),
+        _positions(entries, columns),
+        _bias(entries, columns),
+    )
     for name in columns:
         own = (name == "name" and found_names) or (name == "bias" and bias is not None)
         axis = positions is not None and name in AXES[: positions.shape[1]]
@@ -180,7 +188,11 @@ def _empty(name: str, values: NDArray, entries: Entries) -> bool:
     """Whether a column of the type table says nothing about any of these neurons."""
     if name in entries.columns:
         return False
-    return bool((values == "").all() if values.dtype.kind == "U" else values.dtype.kind == "f" and np.isnan(values).all())
+    return bool(
+        (values == "").all()
+        if values.dtype.kind == "U"
+        else values.dtype.kind == "f" and np.isnan(values).all()
+    )
 
 
 def _names(entries: Entries, columns: Mapping[str, NDArray]) -> tuple[str, ...] | None:
@@ -215,9 +227,9 @@ def _signs(columns: Mapping[str, NDArray], rows: int) -> NDArray[np.int8]:
     for name in ("ei", "EI", "synapse_class"):
         if name in columns and columns[name].dtype.kind == "U":
             words = np.char.lower(columns[name])
-            return np.where(np.isin(words, _EXCITATORY), 1, np.where(np.isin(words, _INHIBITORY), -1, 0)).astype(
-                np.int8
-            )
+            return np.where(
+                np.isin(words, _EXCITATORY), 1, np.where(np.isin(words, _INHIBITORY), -1, 0)
+            ).astype(np.int8)
     return np.zeros(rows, dtype=np.int8)
 
 

@@ -33,12 +33,16 @@ def write_sonata(circuit: Circuit, folder: Path) -> None:
         FormatError: an attribute or name that SONATA cannot hold.
     """
     (folder / NETWORK).mkdir()
-    origin = circuit.origin if circuit.origin is not None and circuit.origin.get("format") == "sonata" else None
+    origin = (
+        circuit.origin if circuit.origin is not None and circuit.origin.get("format") == "sonata" else None
+    )
     try:
         nodes = {} if origin is None else nodes_back(circuit, origin)
         edges = {} if origin is None else edges_back(circuit, origin, nodes)
     except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise CircuitError(f"origin: what is known of the SONATA files does not fit this circuit: {error!r}") from error
+        raise CircuitError(
+            f"origin: what is known of the SONATA files does not fit this circuit: {error!r}"
+        ) from error
     back = {part for each in nodes.values() for part in each.parts}
     back_edges = {name for each in edges.values() for name in each.projections}
     files = _Files(folder)
@@ -58,8 +62,14 @@ def write_sonata(circuit: Circuit, folder: Path) -> None:
         files.add("nodes", population.name, *_own_nodes(population, 100 + number), kind=_kind(population))
         data["parts"][population.name] = {"populations": [population.name], "part": []}
         data["own"]["nodes"].append(population.name)
-    where = {part: (each.population.name, each.ids_of[part]) for each in nodes.values() for part in each.parts}
-    sizes = {name: int(each.population.ids.max()) + 1 for name, each in nodes.items() if each.population.ids is not None}
+    where = {
+        part: (each.population.name, each.ids_of[part]) for each in nodes.values() for part in each.parts
+    }
+    sizes = {
+        name: int(each.population.ids.max()) + 1
+        for name, each in nodes.items()
+        if each.population.ids is not None
+    }
     sizes |= {p.name: p.size for p in circuit.populations.values() if p.name not in back}
     owner = {}
     for name, each in edges.items():
@@ -72,7 +82,8 @@ def write_sonata(circuit: Circuit, folder: Path) -> None:
         owner[projection.name] = projection.name
         data["own"]["edges"].append(projection.name)
     data["projections"] = {
-        name: {key: value for key, value in fields.items() if key != "rows"} | {"edge_population": owner[name]}
+        name: {key: value for key, value in fields.items() if key != "rows"}
+        | {"edge_population": owner[name]}
         for name, fields in data["projections"].items()
     }
     write_header(folder / HEADER, data)
@@ -80,7 +91,9 @@ def write_sonata(circuit: Circuit, folder: Path) -> None:
 
 
 def _put_nodes(files: _Files, each: NodesBack) -> None:
-    files.add("nodes", each.population.name, each.population, each.types, each.file, each.types_file, each.kind)
+    files.add(
+        "nodes", each.population.name, each.population, each.types, each.file, each.types_file, each.kind
+    )
 
 
 class _Files:
@@ -104,7 +117,9 @@ class _Files:
         """Write a population with its types, and note them for the config."""
         file = file or f"{name}_{what}.h5"
         entries = self.entries[what]
-        if file in entries and entries[file].get(f"{what[:-1]}_types_file") != (types_file and self._named(types_file)):
+        if file in entries and entries[file].get(f"{what[:-1]}_types_file") != (
+            types_file and self._named(types_file)
+        ):
             file = f"{name}_{what}.h5"
         if file in self.entries["edges" if what == "nodes" else "nodes"] and file not in entries:
             file = f"{name}_{what}.h5" if not file.startswith(name) else file
@@ -127,7 +142,9 @@ class _Files:
         """circuit_config.json, with every file and population."""
         networks = {what: list(entries.values()) for what, entries in self.entries.items()}
         config = {"version": 2, "manifest": {"$NETWORK_DIR": f"./{NETWORK}"}, "networks": networks}
-        (self.folder / "circuit_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        (self.folder / "circuit_config.json").write_text(
+            json.dumps(config, indent=2) + "\n", encoding="utf-8"
+        )
 
 
 def _kind(population: graph.Population) -> str:
@@ -145,7 +162,9 @@ def _own_nodes(p: graph.Population, type_id: int) -> tuple[Population, TypeTable
         columns["bias"] = Dataset(np.asarray(p.bias, dtype=np.float64))
     for name, values in p.attributes.items():
         if name in columns or name in ("x", "y", "z", "name", "bias"):
-            raise FormatError(f"populations.{p.name}: attribute '{name}' has a name of SONATA's own; rename it")
+            raise FormatError(
+                f"populations.{p.name}: attribute '{name}' has a name of SONATA's own; rename it"
+            )
         columns[name] = Dataset(values)
     nodes = Population(
         kind="node",
@@ -185,7 +204,9 @@ def _own_edges(
         columns["parameter_index"] = Dataset(edges.parameter_index)
     for name, values in owner.attributes.items():
         if name in columns or name in ("syn_weight", "multiplicity", "parameter_index", "nsyns"):
-            raise FormatError(f"projections.{p.name}: attribute '{name}' has a name of SONATA's own; rename it")
+            raise FormatError(
+                f"projections.{p.name}: attribute '{name}' has a name of SONATA's own; rename it"
+            )
         columns[name] = Dataset(values)
     ends, nodes = {}, {}
     for end, population, indices in (("source", p.source, edges.source), ("target", p.target, edges.target)):

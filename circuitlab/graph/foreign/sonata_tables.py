@@ -220,7 +220,9 @@ def _entries(path: Path, name: str, group: h5py.Group, kind: str) -> Entries:
             words = libraries[key].get(dataset_name)
             kinds[key][dataset_name] = Column(TEXT if values.dtype.kind == "U" else values.dtype.str, words)
             values = values[index[members]]
-            merged.add(path, dataset_name, members, values if words is None else _named(path, dataset, values, words))
+            merged.add(
+                path, dataset_name, members, values if words is None else _named(path, dataset, values, words)
+            )
     return Entries(path, name, rows, types, ids, kinds, merged.values)
 
 
@@ -251,14 +253,16 @@ def _groups(
     for number in np.unique(ids).tolist():
         if str(number) not in inner:
             row = int(np.argmax(ids == number))
-            raise FormatError(f"{path}: {group.name}/{names[0]} is {number} in row {row}, but there is no such group")
+            raise FormatError(
+                f"{path}: {group.name}/{names[0]} is {number} in row {row}, but there is no such group"
+            )
     return ids, index
 
 
 def _datasets(path: Path, group: h5py.Group) -> dict[str, h5py.Dataset]:
     """Datasets of a group, those of dynamics_params under `dynamics_params/<name>`."""
     found: dict[str, h5py.Dataset] = {}
-    for name in group:
+    for name in map(str, group):
         inside = item(path, group, name)
         if isinstance(inside, h5py.Dataset):
             found[name] = inside
@@ -276,7 +280,8 @@ def _libraries(path: Path, group: h5py.Group) -> dict[str, tuple[str, ...]]:
     library = item(path, group, LIBRARY) if LIBRARY in group else None
     if not isinstance(library, h5py.Group):
         return {}
-    return {name: tuple(column(path, item(path, library, name)).astype(np.str_).tolist()) for name in library}
+    words = {name: column(path, item(path, library, name)) for name in map(str, library)}
+    return {name: tuple(values.astype(np.str_).tolist()) for name, values in words.items()}
 
 
 def _named(path: Path, dataset: h5py.Dataset, values: NDArray, words: tuple[str, ...]) -> NDArray:

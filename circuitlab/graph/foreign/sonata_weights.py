@@ -65,7 +65,9 @@ def read_weights(edges: EdgeList) -> Weights:
         wrong = has & ~np.isfinite(values)
         if wrong.any():
             row = int(np.argmax(wrong))
-            raise FormatError(f"{where}: syn_weight is {values[row]} in row {row}; weights are finite numbers")
+            raise FormatError(
+                f"{where}: syn_weight is {values[row]} in row {row}; weights are finite numbers"
+            )
         synapse, given = np.where(has, values.astype(np.float64), synapse), given | has
     count = np.ones(entries.rows, dtype=np.int64)
     if "nsyns" in entries.columns:

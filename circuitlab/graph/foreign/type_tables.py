@@ -149,7 +149,9 @@ def _rows(path: Path, reader: Any) -> tuple[list[str], list[list[str]], list[int
         if not any(row):
             continue
         if len(row) != len(header):
-            raise FormatError(f"{path}:{reader.line_num}: {len(row)} values, but the header has {len(header)}")
+            raise FormatError(
+                f"{path}:{reader.line_num}: {len(row)} values, but the header has {len(header)}"
+            )
         rows.append(row)
         lines.append(reader.line_num)
     return header, rows, lines
