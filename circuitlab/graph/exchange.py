@@ -139,9 +139,9 @@ def from_networkx(graph: nx.Graph) -> Circuit:
     """A circuit from `to_networkx`, or from another graph whose nodes have `population` and `type`.
 
     Of another graph: neurons are numbered by `index`, else in the order of the nodes; `name`, `position`,
-    `bias`, `sign` and further attributes are read where every neuron of a population has them. An edge's text key, or its
-    attribute `projection`, is its projection; edges without one are grouped by their two populations into
-    `source_target`. The weight is 1 unless given. An undirected edge is one synapse in each direction.
+    `bias`, `sign` and further attributes are read where every neuron of a population has them. An edge's
+    text key, or its attribute `projection`, is its projection; edges without one are grouped by their two
+    populations into `source_target`. The weight is 1 unless given. An undirected edge is one synapse in each direction.
 
     Raises:
         CircuitError: names the node or edge that lacks something or contradicts another.

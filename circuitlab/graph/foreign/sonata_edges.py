@@ -116,8 +116,8 @@ def projections_of(
         if len(delay) > 1 and time is not None:
             chosen.setdefault("delay", time[at])
             made.notes.append(
-                f"{name}: its delays differ, {delay.min():g} to {delay.max():g} ms; a projection has one delay, so none "
-                "acts, and they are kept as attribute 'delay'"
+                f"{name}: its delays differ, {delay.min():g} to {delay.max():g} ms; a projection has one delay, so "
+                "none acts, and they are kept as attribute 'delay'"
             )
         made.projections.append(
             Projection(
