@@ -9,6 +9,8 @@ __version__ = "0.1.0"
 
 _LAZY = {
     "module": ("circuitlab.dynamics.module", "ModuleSystem"),
+    "load": ("circuitlab.record.circuits", "load"),
+    "export": ("circuitlab.graph.foreign.formats", "write_format"),
     "rewired": ("circuitlab.graph.nulls", "rewired"),
     "simulate": ("circuitlab.experiment.simulate", "simulate"),
 }

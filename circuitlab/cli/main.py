@@ -20,6 +20,8 @@ from circuitlab import __version__
 from circuitlab.cli.bench import bench
 from circuitlab.cli.diagnose import diagnose
 from circuitlab.cli.equilibrium import equilibrium
+from circuitlab.cli.export import export
+from circuitlab.cli.import_ import import_
 from circuitlab.cli.inspect import inspect
 from circuitlab.cli.run import run
 from circuitlab.cli.schema import schema
@@ -29,7 +31,7 @@ from circuitlab.cli.validate import validate
 from circuitlab.errors import CircuitlabError, NotConvergedError, ProcessError
 
 DONE, WRONG_INPUT, RUN_FAILED, STOPPED = 0, 1, 3, 130
-COMMANDS = (validate, schema, show, run, equilibrium, simulate, inspect, diagnose)
+COMMANDS = (validate, schema, show, run, equilibrium, simulate, inspect, diagnose, import_, export)
 GROUPS = (bench,)
 
 app = typer.Typer(
@@ -40,7 +42,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for _command in COMMANDS:
-    app.command()(_command)
+    app.command(_command.__name__.rstrip("_"))(_command)
 for _group in GROUPS:
     app.add_typer(_group)
 

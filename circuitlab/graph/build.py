@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from circuitlab.errors import CircuitError
 from circuitlab.graph.circuit import Circuit, Noise, Population, Projection
@@ -27,6 +28,7 @@ from circuitlab.graph.neurons import (
 )
 from circuitlab.graph.rules import draw, expected_edges, transposed
 from circuitlab.graph.streams import stream
+from circuitlab.graph.tables import read_json
 from circuitlab.graph.weights import RANDOM_WEIGHTS, check_weights, initial_bias, of_rank, random_weights
 from circuitlab.spec.circuit import CircuitSpec, PopulationSpec, ProjectionSpec, WeightsSpec
 from circuitlab.spec.layers import LayerSpec
@@ -71,7 +73,12 @@ def _build(spec: CircuitSpec, seed: int) -> Circuit:
         with _located(f"projections.{name}"):
             built[name] = _projection(name, spec, populations, built, files, seed)
     return Circuit(
-        spec.circuit, spec.description, seed, populations, {name: built[name] for name in spec.projections}
+        spec.circuit,
+        spec.description,
+        seed,
+        populations,
+        {name: built[name] for name in spec.projections},
+        None if spec.origin is None else read_json(spec.folder / spec.origin),
     )
 
 
@@ -110,13 +117,21 @@ def _population(
         names=names,
         positions=_positions(name, spec, seed, folder, names, layer),
         layer=spec.layer,
-        attributes=read_attributes(folder / spec.attributes.file, spec.size, names)
-        if spec.attributes
-        else {},
+        attributes=_attributes(spec, folder, names),
         gain=spec.gain,
         threshold=spec.threshold,
         noise=Noise(spec.noise.std, spec.noise.tau_ms) if spec.noise is not None else None,
     )
+
+
+def _attributes(spec: PopulationSpec, folder: Path, names: tuple[str, ...] | None) -> dict[str, NDArray]:
+    """Further columns of the neurons' file, shape [unit] each; positions and bias may stand in the same one."""
+    if spec.attributes is None:
+        return {}
+    file = spec.attributes.file
+    without = ("x", "y", "z") if spec.positions is not None and spec.positions.file == file else ()
+    without += ("bias",) if spec.bias is not None and spec.bias.file == file else ()
+    return read_attributes(folder / file, spec.size, names, without)
 
 
 def _positions(
@@ -310,6 +325,7 @@ def _edges(
         synapses.attributes,
         synapses.parameter_index,
         values if shared else None,
+        keep_rows=rule == "explicit",
     )
     if weights.init == "file" and weights.file is not None:
         read = read_weights(folder / weights.file, edges, source, target) * weights.scale

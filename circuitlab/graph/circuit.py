@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
+from typing import Any
 
 import networkx as nx
 from numpy.typing import NDArray
@@ -120,13 +121,19 @@ class Projection:
 
 @dataclass(frozen=True, eq=False)
 class Circuit:
-    """A circuit at the level of neurons and edges, populations and projections in the order of the file."""
+    """A circuit at the level of neurons and edges, populations and projections in the order of the file.
+
+    Args:
+        origin: of an imported circuit, what the foreign files said beyond it (SONATA's populations, ids and type
+            tables), as plain data, so that it can be exported as it came; else None. No part of `equals`.
+    """
 
     name: str
     description: str
     seed: int
     populations: Mapping[str, Population]
     projections: Mapping[str, Projection]
+    origin: Mapping[str, Any] | None = None
 
     @cached_property
     def inputs(self) -> tuple[str, ...]:

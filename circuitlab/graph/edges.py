@@ -48,6 +48,37 @@ class Synapses:
 
 
 @dataclass(frozen=True, eq=False)
+class Rows:
+    """The single entries of an edge file in which some pairs of neurons stand several times, in the file's order.
+
+    Only exchange with other programs reads them: dynamics and learning know the edge, their sum.
+
+    Args:
+        edge: which edge each row belongs to, shape [row].
+        weight: initial weight of each row, shape [row]; those of an edge add up to the weight it had first.
+        multiplicity: how many synapses the row stands for, shape [row].
+        attributes: further columns of the file, each of shape [row].
+    """
+
+    edge: IntArray
+    weight: NDArray[np.floating]
+    multiplicity: NDArray[np.integer]
+    attributes: Mapping[str, NDArray] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return self.edge.size
+
+    def equals(self, other: Rows | None) -> bool:
+        """Whether every array agrees with the other's, exactly."""
+        if other is None:
+            return False
+        names = ("edge", "weight", "multiplicity")
+        return all(same_array(getattr(self, name), getattr(other, name)) for name in names) and same_arrays(
+            self.attributes, other.attributes
+        )
+
+
+@dataclass(frozen=True, eq=False)
 class Edges:
     """The synapses of a projection: unique pairs sorted by (target, source).
 
@@ -64,6 +95,7 @@ class Edges:
             int64 of shape [edge] and float64 of shape [parameter], or both None.
         attributes: further columns of an edge file, each of shape [edge] (of parallel synapses, the first
             one's).
+        rows: the single entries of an edge file where it lists parallel synapses, for export; else None.
     """
 
     source: NDArray[np.int32]
@@ -73,6 +105,7 @@ class Edges:
     parameter_index: NDArray[np.int64] | None = None
     parameters: FloatArray | None = None
     attributes: Mapping[str, NDArray] = field(default_factory=dict)
+    rows: Rows | None = None
 
     def __len__(self) -> int:
         return self.source.size
@@ -95,6 +128,9 @@ class Edges:
             self.multiplicity,
         ]
         arrays += [self.parameter_index, self.parameters, *self.attributes.values()]
+        if self.rows is not None:
+            rows = self.rows
+            arrays += [rows.edge, rows.weight, rows.multiplicity, *rows.attributes.values()]
         return sum(array.nbytes for array in arrays if array is not None)
 
     def equals(self, other: Edges) -> bool:
@@ -103,7 +139,12 @@ class Edges:
             (getattr(self, name), getattr(other, name))
             for name in ("source", "target", "weight", "multiplicity", "parameter_index", "parameters")
         ]
-        return all(same_array(a, b) for a, b in pairs) and same_arrays(self.attributes, other.attributes)
+        rows = self.rows is other.rows or (self.rows is not None and self.rows.equals(other.rows))
+        return (
+            rows
+            and all(same_array(a, b) for a, b in pairs)
+            and same_arrays(self.attributes, other.attributes)
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,10 +181,10 @@ setattr(Edges, "target", _Targets())  # noqa: B010  (after the dataclass is made
 
 
 def same_array(a: NDArray | None, b: NDArray | None) -> bool:
-    """Whether two arrays, or absences of one, are equal."""
+    """Whether two arrays, or absences of one, are equal; what is not a number equals itself."""
     if a is None or b is None:
         return a is b
-    return bool(np.array_equal(a, b))
+    return bool(np.array_equal(a, b, equal_nan=a.dtype.kind == b.dtype.kind == "f"))
 
 
 def same_arrays(a: Mapping[str, NDArray], b: Mapping[str, NDArray]) -> bool:
@@ -159,6 +200,7 @@ def coalesce(
     attributes: Mapping[str, NDArray] | None = None,
     parameter_index: IntArray | None = None,
     parameters: FloatArray | None = None,
+    keep_rows: bool = False,
 ) -> Edges:
     """Unique pairs sorted by (target, source); parallel synapses summed in weight, counted in multiplicity.
 
@@ -169,6 +211,7 @@ def coalesce(
         multiplicity: synapses each entry already stands for; one if None.
         attributes: further arrays of shape [synapse]; parallel synapses keep the first one's.
         parameter_index, parameters: shared weights; their pairs are unique already.
+        keep_rows: whether the single entries are kept where some are parallel.
     """
     attributes = attributes or {}
     order, new = None, np.ones(source.size, dtype=bool)
@@ -199,6 +242,12 @@ def coalesce(
     weight = weight if weight.dtype == np.float32 else np.asarray(weight, dtype=np.float64)
     assert parameter_index is None or unique
     few = len(counts) >= LARGE and counts.max() < 256
+    rows = None
+    if keep_rows and not unique:
+        edge = np.empty(source.size, dtype=np.int64)
+        edge[slice(None) if order is None else order] = np.cumsum(new) - 1
+        ones = np.ones(source.size, dtype=np.int32)
+        rows = Rows(edge, weight, ones if multiplicity is None else multiplicity, attributes)
     return Edges(
         source=(pairs[0] if unique else pairs[0][new]).astype(np.int32, copy=False),
         target=(pairs[1] if unique else pairs[1][new]).astype(np.int32, copy=False),
@@ -209,6 +258,7 @@ def coalesce(
         else first(parameter_index).astype(np.int64, copy=False),
         parameters=parameters,
         attributes={name: first(array) for name, array in attributes.items()},
+        rows=rows,
     )
 
 

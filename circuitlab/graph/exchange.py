@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from circuitlab.errors import CircuitError, suggestion
 from circuitlab.graph.circuit import Circuit, Noise, Population, Projection
-from circuitlab.graph.edges import Edges, coalesce
+from circuitlab.graph.edges import Edges, Rows, coalesce
 from circuitlab.graph.junctions import check_junctions
 from circuitlab.graph.weights import check_weights
 from circuitlab.spec.populations import PopulationType
@@ -54,27 +54,41 @@ def _key(name: str, taken: frozenset[str]) -> str:
 
 def to_networkx(circuit: Circuit) -> nx.MultiDiGraph:
     """One node a neuron, one edge a unique pair of each projection; see `Circuit.to_networkx`."""
-    graph = nx.MultiDiGraph(
-        name=circuit.name,
-        description=circuit.description,
-        seed=circuit.seed,
-        populations={
+    graph = nx.MultiDiGraph(**header(circuit))
+    if circuit.origin is not None:
+        graph.graph["origin"] = circuit.origin
+    _add_neurons(graph, circuit)
+    _add_edges(graph, circuit)
+    return graph
+
+
+def header(circuit: Circuit) -> dict[str, Any]:
+    """What is said once of a circuit, a population or a projection, not of every neuron or edge."""
+    return {
+        "name": circuit.name,
+        "description": circuit.description,
+        "seed": circuit.seed,
+        "populations": {
             name: {
                 **{key: getattr(p, key) for key in POPULATION_FIELDS},
                 "noise": None if p.noise is None else asdict(p.noise),
-                "attributes": tuple(p.attributes),
+                "attributes": {key: array.dtype.str for key, array in p.attributes.items()},
             }
             for name, p in circuit.populations.items()
         },
-        projections={
+        "projections": {
             name: {
                 **{key: getattr(p, key) for key in PROJECTION_FIELDS},
                 "parameters": None if p.edges.parameters is None else p.edges.parameters.copy(),
                 "attributes": {key: array.dtype.str for key, array in p.edges.attributes.items()},
+                "rows": None if p.edges.rows is None else _plain_rows(p.edges.rows),
             }
             for name, p in circuit.projections.items()
         },
-    )
+    }
+
+
+def _add_neurons(graph: nx.MultiDiGraph, circuit: Circuit) -> None:
     for name, p in circuit.populations.items():
         for index in range(p.size):
             data: dict[str, Any] = {
@@ -88,6 +102,9 @@ def to_networkx(circuit: Circuit) -> nx.MultiDiGraph:
             if p.bias is not None:
                 data["bias"] = float(p.bias[index])
             graph.add_node(f"{name}/{index}", **data)
+
+
+def _add_edges(graph: nx.MultiDiGraph, circuit: Circuit) -> None:
     for name, p in circuit.projections.items():
         e = p.edges
         common: dict[str, Any] = {"site": p.site, "carries": p.carries, "plastic": p.plastic}
@@ -106,16 +123,25 @@ def to_networkx(circuit: Circuit) -> nx.MultiDiGraph:
                 **common,
                 **dict(zip(columns, values, strict=True)),
             )
-    return graph
+
+
+def _plain_rows(rows: Rows) -> dict[str, Any]:
+    """The single rows of an edge file as a dictionary of arrays."""
+    return {
+        "edge": rows.edge.copy(),
+        "weight": rows.weight.copy(),
+        "multiplicity": rows.multiplicity.copy(),
+        "attributes": {key: array.copy() for key, array in rows.attributes.items()},
+    }
 
 
 def from_networkx(graph: nx.Graph) -> Circuit:
     """A circuit from `to_networkx`, or from another graph whose nodes have `population` and `type`.
 
     Of another graph: neurons are numbered by `index`, else in the order of the nodes; `name`, `position`,
-    `bias` and `sign` are read where every neuron of a population has them. An edge's text key, or its
-    attribute `projection`, is its projection; edges without one are grouped by their two populations into
-    `source_target`. The weight is 1 unless given. An undirected edge is one synapse in each direction.
+    `bias`, `sign` and further attributes are read where every neuron of a population has them. An edge's
+    text key, or its attribute `projection`, is its projection; edges without one are grouped by their two
+    populations into `source_target`. The weight is 1 unless given. An undirected edge is one synapse in each direction.
 
     Raises:
         CircuitError: names the node or edge that lacks something or contradicts another.
@@ -146,6 +172,7 @@ def from_networkx(graph: nx.Graph) -> Circuit:
         seed=int(graph.graph.get("seed", 0)),
         populations=populations,
         projections=projections,
+        origin=graph.graph.get("origin"),
     )
 
 
@@ -179,7 +206,9 @@ def _population(name: str, nodes: list[Mapping[str, Any]], known: Mapping[str, A
         }
         fields["noise"] = Noise(**known["noise"]) if known.get("noise") else None
         attributes = known["attributes"]
+        kinds_of = attributes if isinstance(attributes, Mapping) else {}
     else:
+        kinds_of = {}
         signs = set(_every(name, nodes, "sign") or [None])
         if len(signs) > 1 or not signs <= {None, "excitatory", "inhibitory"}:
             found = ", ".join(sorted(map(str, signs)))
@@ -194,9 +223,25 @@ def _population(name: str, nodes: list[Mapping[str, Any]], known: Mapping[str, A
         names=None if names is None else tuple(map(str, names)),
         positions=None if positions is None else _numbers(f"population '{name}': position", positions, 2),
         bias=None if bias is None else _numbers(f"population '{name}': bias", bias, 1),
-        attributes={key: np.array([node[_key(key, NODE_KEYS)] for node in nodes]) for key in attributes},
+        attributes={
+            key: _column(name, key, [node[_key(key, NODE_KEYS)] for node in nodes], kinds_of.get(key))
+            for key in attributes
+        },
         **fields,
     )
+
+
+def _column(owner: str, name: str, values: list[Any], kind: str | None = None) -> NDArray:
+    """An attribute of every neuron or edge as an array of numbers, truth values or text, shape [value]."""
+    try:
+        array = np.array(values, dtype=None if kind is None else np.dtype(kind))
+    except (ValueError, TypeError, KeyError) as error:
+        raise CircuitError(
+            f"'{owner}': attribute '{name}' is not one number or text each: {error}"
+        ) from error
+    if array.ndim != 1 or array.dtype.kind not in "biufU":
+        raise CircuitError(f"'{owner}': attribute '{name}' is not one number or text each")
+    return array
 
 
 def _every(population: str, nodes: list[Mapping[str, Any]], key: str) -> list[Any] | None:
@@ -299,18 +344,31 @@ def _edges(
 ) -> Edges:
     data = [attributes for _, _, attributes in group]
     parameters = None if known is None else known["parameters"]
-    columns = {} if known is None else known["attributes"]
+    if known is not None:
+        columns = known["attributes"]
+    else:
+        shared = set(data[0]).intersection(*data) if data else set()
+        columns = {key: None for key in (data[0] if data else ()) if key in shared and key not in EDGE_KEYS}
     try:
-        return coalesce(
+        edges = coalesce(
             np.array([place[a][1] for a, _, _ in group], dtype=np.int32),
             np.array([place[b][1] for _, b, _ in group], dtype=np.int32),
             np.array([d.get("weight", 1.0) for d in data], dtype=np.float64),
             np.array([d.get("multiplicity", 1) for d in data], dtype=np.int32),
-            {k: np.array([d[_key(k, EDGE_KEYS)] for d in data], dtype=kind) for k, kind in columns.items()},
+            {k: _column(name, k, [d[_key(k, EDGE_KEYS)] for d in data], kind) for k, kind in columns.items()},
             None if parameters is None else np.array([d["parameter_index"] for d in data], dtype=np.int64),
             parameters,
+            keep_rows=known is None,
         )
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
         raise CircuitError(
             f"projection '{name}': weight and multiplicity must be numbers on every edge: {error}"
         ) from error
+    if (edges.multiplicity < 1).any():
+        raise CircuitError(
+            f"projection '{name}': multiplicity counts parallel synapses, whole numbers from 1"
+        )
+    rows = None if known is None else known.get("rows")
+    if rows is not None and len(edges) == len(np.unique(rows["edge"])):
+        edges = replace(edges, rows=Rows(**rows))
+    return edges

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from xml.parsers import expat
 
 import networkx as nx
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from circuitlab.errors import FormatError, suggestion
 from circuitlab.graph.circuit import Population
 from circuitlab.graph.edges import Edges, FloatArray, Synapses, coalesce
+from circuitlab.graph.foreign.scan import Scan
 from circuitlab.graph.sonata import read_sonata_edges
 from circuitlab.graph.tables import read_arrays, read_table
 
@@ -33,7 +34,8 @@ def read_edges(
 ) -> Synapses:
     """Edges between two populations from a CSV, npz, GraphML or SONATA file.
 
-    CSV: columns source,target (or pre,post), optional weight, any others become attributes. npz: arrays of
+    CSV: columns source,target (or pre,post), optional weight (of all `multiplicity` synapses of the row, where that
+    column is there), any others become attributes. npz: arrays of
     those names, of one length; or a matrix saved by scipy.sparse.save_npz, entry [target, source] its weight.
     GraphML: edges between nodes, neurons by the node's `name`, else its id; an undirected edge is one synapse
     in each direction. Neurons are given by name, where the population has names, or by index from 0.
@@ -73,7 +75,10 @@ def read_edges(
         sources, targets = sources[known], targets[known]
         weight = None if weight is None else weight[known]
         columns = {name: values[known] for name, values in columns.items()}
-    return Synapses(sources, targets, weight, attributes=columns)
+    count = columns.pop("multiplicity", None)
+    if count is not None and (count.dtype.kind not in "iu" or (count < 1).any()):
+        raise FormatError(f"{path}: 'multiplicity' counts parallel synapses, whole numbers from 1")
+    return Synapses(sources, targets, weight, multiplicity=count, attributes=columns)
 
 
 class _Everywhere(Sequence[str]):
@@ -207,26 +212,25 @@ def read_graphml(path: Path) -> nx.Graph:
     """Read a GraphML file by networkx, after refusing document types and entities (XML bombs, outside files).
 
     Raises:
-        FormatError: missing, damaged, no graph, or with a DOCTYPE.
+        FormatError: missing, damaged, no graph, with a DOCTYPE, a node twice, an edge to no node, hyperedges.
     """
 
-    def refuse(*_: Any) -> None:
-        raise FormatError(
-            f"{path}: has a DOCTYPE or ENTITY, which GraphML files do not need and which are not read"
-        )
-
-    scanner = expat.ParserCreate()
-    scanner.StartDoctypeDeclHandler = refuse
-    scanner.EntityDeclHandler = refuse
+    Scan(path).run()
     try:
-        with path.open("rb") as file:
-            scanner.ParseFile(file)
-        return nx.read_graphml(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            return nx.read_graphml(path)
     except OSError as error:
         raise FormatError(f"{path}: cannot be read: {error.strerror}") from error
-    except expat.ExpatError as error:
-        raise FormatError(f"{path}:{error.lineno}: is not XML: {expat.ErrorString(error.code)}") from error
-    except (nx.NetworkXError, StopIteration, KeyError, ValueError, TypeError) as error:
+    except (
+        nx.NetworkXError,
+        StopIteration,
+        KeyError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        UserWarning,
+    ) as error:
         raise FormatError(f"{path}: is not a GraphML file: {error}") from error
 
 

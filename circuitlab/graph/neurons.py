@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -56,11 +56,17 @@ def read_positions(path: Path, size: int, names: Sequence[str] | None = None) ->
     return np.stack([table.numbers(axis)[rows] for axis in ("x", "y", "z") if axis in table.columns], axis=1)
 
 
-def read_attributes(path: Path, size: int, names: Sequence[str] | None = None) -> dict[str, NDArray]:
-    """Attributes of the neurons, shape [unit] each, from the columns of a CSV file except `name`."""
+def read_attributes(
+    path: Path, size: int, names: Sequence[str] | None = None, without: Collection[str] = ()
+) -> dict[str, NDArray]:
+    """Attributes of the neurons, shape [unit] each, from the columns of a CSV file except `name`.
+
+    Args:
+        without: further columns that are no attributes, because positions or the bias are read from the same file.
+    """
     table = read_table(path)
     rows = _rows(table, size, names, "rows")
-    return {name: table.values(name)[rows] for name in table.columns if name != "name"}
+    return {name: table.values(name)[rows] for name in table.columns if name not in ("name", *without)}
 
 
 def read_bias(path: Path, size: int, names: Sequence[str] | None = None) -> FloatArray:

@@ -16,6 +16,8 @@ from circuitlab.graph.edges import CHUNK, Edges, FloatArray, IntArray, Synapses
 Generator = np.random.Generator
 EXACT_SVD = 1000
 """Smaller side of a matrix up to which all its singular values are computed."""
+SAME_RANK = 1e-6
+"""Share of the largest weight up to which weights differ from a rank by rounding alone, and are left as they are."""
 SIGNS = {"excitatory": 1.0, "inhibitory": -1.0}
 
 
@@ -195,7 +197,9 @@ def of_rank(weight: FloatArray, targets: int, sources: int, rank: int) -> FloatA
             f"rank: the initial weights have rank {found}, and factors that are zero never learn; "
             f"allowed: 1 to {found}"
         )
-    return (left @ right.T).ravel()
+    best = (left @ right.T).ravel()
+    same = np.abs(best - weight).max(initial=0.0) <= SAME_RANK * np.abs(weight).max(initial=0.0)
+    return weight if same else best
 
 
 def initial_bias(generator: Generator, size: int, bias: Any) -> FloatArray:

@@ -14,6 +14,7 @@ from circuitlab.record.storage import as_array, link_name, set_attributes, store
 
 if TYPE_CHECKING:
     from circuitlab.graph.circuit import Circuit, Population, Projection
+    from circuitlab.graph.edges import Rows
 
 LARGE = 1_000_000
 """Edges from which a projection is compressed; SONATA's readers take uncompressed datasets only."""
@@ -155,6 +156,8 @@ def _write_edges(group: h5py.Group, projection: Projection, type_id: int) -> Non
             "[edge] which shared weight the edge uses",
         )
     _put_attributes(inner, f"projections.{projection.name}", "edge", edges.attributes, large)
+    if edges.rows is not None:
+        _write_rows(group.create_group("rows"), projection.name, edges.rows, large)
     attributes: dict[str, Any] = {
         "source": projection.source,
         "target": projection.target,
@@ -172,8 +175,21 @@ def _write_edges(group: h5py.Group, projection: Projection, type_id: int) -> Non
     set_attributes(group, attributes)
 
 
+def _write_rows(group: h5py.Group, name: str, rows: Rows, compress: bool) -> None:
+    """The single entries of an edge file that lists parallel synapses."""
+    for key, array, description in (
+        ("edge", rows.edge, "which edge the row belongs to, in the order of source_node_id"),
+        ("syn_weight", rows.weight, "weight of this row before training"),
+        ("multiplicity", rows.multiplicity, "number of synapses the row stands for"),
+    ):
+        _put(
+            group, key, np.asarray(array), "dimensionless", f"[row of the edge file] {description}", compress
+        )
+    _put_attributes(group, f"projections.{name}", "row of the edge file", rows.attributes, compress)
+
+
 def write_structure(file: h5py.File, circuit: Circuit) -> None:
-    """Writes /nodes and /edges.
+    """Writes /nodes and /edges, and /spec/origin where the circuit was imported.
 
     Raises:
         RunFileError: an attribute of a population has a name or a type that the file cannot hold.
@@ -184,3 +200,7 @@ def write_structure(file: h5py.File, circuit: Circuit) -> None:
     edges = file.create_group("edges")
     for type_id, projection in enumerate(circuit.projections.values()):
         _write_edges(edges.create_group(link_name(projection.name)), projection, type_id)
+    if circuit.origin is not None:
+        text = np.array(json.dumps(circuit.origin), dtype=object)
+        about = "what the foreign files of an imported circuit said beyond it, as JSON"
+        store(file, "spec/origin", text, {"units": "none", "description": about})

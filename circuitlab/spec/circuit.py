@@ -29,6 +29,8 @@ class CircuitSpec(Model):
     """Seed of every random draw of the circuit; the experiment's seed unless given."""
     scale: Annotated[float, Field(gt=0)] = 1.0
     """Multiplies the neurons of every population but inputs and outputs; densities stay."""
+    origin: str | None = None
+    """JSON file that says where an imported circuit comes from, relative to this file; `import` writes it."""
     layers: dict[str, LayerSpec] = Field(default_factory=dict)
     """Depth ranges that populations lie in, by name."""
     populations: dict[str, PopulationSpec]
@@ -69,7 +71,9 @@ class CircuitSpec(Model):
 
         Its numbers of neurons and synapses are the scaled ones, and it has no `scale`.
         """
-        head = without_none(self.model_dump(mode="json", include={"circuit", "description", "seed"}))
+        head = without_none(
+            self.model_dump(mode="json", include={"circuit", "description", "seed", "origin"})
+        )
         return {
             **head,
             **(

@@ -53,6 +53,10 @@ def check_circuit(source: Source, folder: Path, allow_outside: bool) -> None:
                 problem = file_problem(folder, file, allow_outside)
                 if problem:
                     source.report((section, name, *path), problem)
+    if isinstance(source.data.get("origin"), str):
+        problem = file_problem(folder, source.data["origin"], allow_outside)
+        if problem:
+            source.report(("origin",), problem)
     _check_whole(source, populations, projections)
     _check_junctions(source, projections)
 
@@ -214,8 +218,9 @@ def _check_whole(source: Source, populations: dict[str, Entry], projections: dic
     types = [entry.raw.get("type") if isinstance(entry.raw, dict) else None for entry in populations.values()]
     known = get_args(PopulationType)
     if isinstance(source.data.get("populations"), dict) and all(kind in known for kind in types):
+        imported = isinstance(source.data.get("origin"), str)
         for kind in ("input", "output"):
-            if kind not in types:
+            if kind not in types and not imported:
                 source.report(
                     ("populations",),
                     f"no {kind} population; a circuit needs at least one of type '{kind}'",
