@@ -156,7 +156,7 @@ def test_a_foreign_graph_may_have_gap_junctions_and_delays() -> None:
         Circuit.from_networkx(graph)
     graph.remove_edge("m1", "m0", "gap")
     graph.add_edge("s1", "m0", key="other", kind="electrical")
-    with pytest.raises(CircuitError, match="'s' is an input"):
+    with pytest.raises(CircuitError, match="projection 'other': 's' is an input"):
         Circuit.from_networkx(graph)
 
 
