@@ -31,7 +31,8 @@ class Reading:
     """What one circuit cost.
 
     Args:
-        seconds, processor: of each part, by the clock and of the processor. peak: bytes beyond the program at the highest point of each part and all before it.
+        seconds, processor: of each part, by the clock and of the processor.
+        peak: bytes beyond the program at the highest point of each part and all before it.
         free, controlled: whether each equilibrium was found, in how many iterations, with what residual.
         changed: share of the plastic synapses that the update moved.
     """
@@ -73,7 +74,9 @@ def run(spec: CircuitSpec, alpha: float, seed: int) -> tuple[list[Table], dict[s
     _settle(task, reading, seed, before)
     each = reading.bytes_per_synapse
     peaks = {part: None if value is None else value / 1e9 for part, value in reading.peak.items()}
-    rows: list[list[Cell]] = [[part, reading.seconds[part], reading.processor[part], peaks[part]] for part in peaks]
+    rows: list[list[Cell]] = [
+        [part, reading.seconds[part], reading.processor[part], peaks[part]] for part in peaks
+    ]
     head: list[Cell] = [spec.circuit, spec.scale, reading.neurons, reading.synapses, reading.edges]
     found = [
         [phase, bool(one["converged"]), int(one["iterations"]), one["residual"]]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 IntArray = NDArray[np.integer]
-FloatArray = NDArray[np.float64]
+FloatArray = NDArray[np.floating]
 
 LARGE = 1 << 18
 """Synapses from which a projection is kept in little memory: targets as row pointers, drawn weights in single
@@ -88,7 +88,12 @@ class Edges:
     def nbytes(self) -> int:
         """Bytes that the arrays take."""
         kept = self.__dict__["target"]
-        arrays = [self.source, kept.starts if isinstance(kept, _Rows) else kept, self.weight, self.multiplicity]
+        arrays = [
+            self.source,
+            kept.starts if isinstance(kept, _Rows) else kept,
+            self.weight,
+            self.multiplicity,
+        ]
         arrays += [self.parameter_index, self.parameters, *self.attributes.values()]
         return sum(array.nbytes for array in arrays if array is not None)
 

@@ -126,7 +126,9 @@ projections:
         encoding="utf-8",
     )
     out = tmp_path / "out.json"
-    assert main(["bench", "anatomy", str(circuit), "--scale", "0.5", "--threads", "1", "--json", str(out)]) == 0
+    assert (
+        main(["bench", "anatomy", str(circuit), "--scale", "0.5", "--threads", "1", "--json", str(out)]) == 0
+    )
     data = json.loads(out.read_text(encoding="utf-8"))
     numbers = data["numbers"]
     assert numbers["neurons"] == 5 + 200 + 3

@@ -106,7 +106,9 @@ class Csr(Kernel):
         memory for one, by sorting them into columns anew."""
         if self.back is None and self.columns.device.type == "cpu" and self._edges.dtype in BITS:
             parts = (self._edges.numpy(), self.columns.numpy(), self.rows.numpy())
-            self._turned.copy_(torch.as_tensor(sparse_matrices.csr_array(parts, shape=self.shape).tocsc().data))
+            self._turned.copy_(
+                torch.as_tensor(sparse_matrices.csr_array(parts, shape=self.shape).tocsc().data)
+            )
             return
         if self.back is None:
             self.back = torch.argsort(self.columns, stable=True)
@@ -221,4 +223,3 @@ class _Half:
 def _side_by_side(activity: Tensor) -> bool:
     """Whether the samples of a unit lie side by side in memory."""
     return activity.stride(1) == 1 or activity.shape[1] <= 1
-
