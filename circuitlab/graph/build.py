@@ -11,7 +11,7 @@ import numpy as np
 
 from circuitlab.errors import CircuitError
 from circuitlab.graph.circuit import Circuit, Noise, Population, Projection
-from circuitlab.graph.edges import Edges, FloatArray, Synapses, coalesce
+from circuitlab.graph.edges import LARGE, Edges, FloatArray, Synapses, coalesce
 from circuitlab.graph.formats import read_edges, read_weights
 from circuitlab.graph.junctions import agreed, check_junctions
 from circuitlab.graph.memory import refuse_too_large
@@ -281,7 +281,8 @@ def _edges(
     given = synapses.parameters if shared else synapses.weight
     size = int(np.prod(synapses.parameter_shape)) if synapses.parameter_shape is not None else len(synapses)
     own = weights.init == "transpose" or (weights.init == "file" and weights.file is None)
-    values = np.zeros(size)
+    dtype = np.float32 if len(synapses) >= LARGE and not shared else np.float64
+    values = np.zeros(size, dtype=dtype)
     if weights.init == "transpose" and rule != "transpose":
         raise CircuitError(
             "weights.init: transpose copies another projection's weights; it needs {rule: transpose, of: ..}"
@@ -289,16 +290,16 @@ def _edges(
     if given is not None and (own or (rule == "pool" and weights.init == "torch_linear")):
         values = given * weights.scale
     elif weights.init == "constant":
-        values = np.full(size, float(weights.value or 0.0)) * weights.scale
+        values = np.full(size, float(weights.value or 0.0) * weights.scale, dtype=dtype)
         if synapses.multiplicity is not None and not shared:
-            values = values * synapses.multiplicity
+            values *= synapses.multiplicity
     elif weights.init in RANDOM_WEIGHTS or own:
         drawn = (
             weights if weights.init in RANDOM_WEIGHTS else weights.model_copy(update={"init": "torch_linear"})
         )
         count = None if shared else synapses.multiplicity
         total = size if count is None else int(count.sum())
-        values = random_weights(stream(seed, "weights", name), synapses, total, drawn, source.sign)
+        values = random_weights(stream(seed, "weights", name), synapses, total, drawn, source.sign, dtype)
         if count is not None and size:
             values = np.add.reduceat(values, np.cumsum(count) - count)
     edges = coalesce(
