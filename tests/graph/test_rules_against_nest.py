@@ -5,7 +5,6 @@ NEST runs in a process of its own. Seeds are fixed on both sides, so each test p
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -22,8 +21,7 @@ from circuitlab.graph.circuit import Population
 from circuitlab.graph.rules import draw
 from circuitlab.graph.streams import stream
 
-if importlib.util.find_spec("nest") is None:
-    pytest.skip("NEST is not installed (pip install 'circuitlab[nest]')", allow_module_level=True)
+pytestmark = pytest.mark.nest
 
 ALPHA = 1e-4
 DRAWS = 60
