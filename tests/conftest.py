@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from tests.oracles.brian2_where import brian2_python
 
 os.environ.setdefault("MPLBACKEND", "agg")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+NEST = importlib.util.find_spec("nest") is not None
 
 
 @pytest.fixture(scope="session")
@@ -21,20 +23,23 @@ def repository() -> Path:
 
 
 def pytest_report_header() -> list[str]:
-    """Whether the compiled loops are tested here, and which Python runs Brian2."""
+    """Whether the compiled loops, and rules beside NEST, are tested here, and which Python runs Brian2."""
     return [
         f"compiled loops: {native.about() if native.available() else 'not tested here: ' + native.reason()}",
         f"Brian2: {brian2_python() or 'not tested here: no Python has it (make oracles)'}",
+        f"NEST: {'installed' if NEST else 'not tested here: it is not installed (extra nest)'}",
     ]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out the tests of the compiled loops where there is no C++ compiler (torch does the work there, and is
-    tested by all the others), and those beside Brian2 where it is not installed (scipy's integrator is beside the same
-    simulations); the header says why."""
+    tested by all the others), and those beside Brian2 and NEST where they are not installed (scipy's integrator and
+    theory stand beside the same); the header says why."""
     absent = [] if native.available() else ["compiled"]
     if any(item.get_closest_marker("brian2") for item in items) and brian2_python() is None:
         absent.append("brian2")
+    if not NEST:
+        absent.append("nest")
     left_out = [item for item in items if any(item.get_closest_marker(name) for name in absent)]
     if not left_out:
         return

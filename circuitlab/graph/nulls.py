@@ -203,7 +203,7 @@ def found_transposes(circuit: Circuit) -> dict[str, str]:
     ordered = sorted(circuit.projections.values(), key=lambda p: p.carries == "burst")
     for index, later in enumerate(ordered):
         pairs = circuit.populations[later.source].size * circuit.populations[later.target].size
-        if later.source == later.target or not 0 < len(later.edges) < pairs:
+        if not 0 < len(later.edges) < pairs:
             continue
         for earlier in ordered[:index]:
             ends = (earlier.source, earlier.target) == (later.target, later.source)

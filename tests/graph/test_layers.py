@@ -55,6 +55,22 @@ def test_random_positions_fill_their_layer() -> None:
     assert abs(np.corrcoef(a.T)[np.triu_indices(3, 1)]).max() < 4 / np.sqrt(500)
 
 
+def test_a_scaled_circuit_keeps_its_layers_and_the_density_of_near_synapses() -> None:
+    near = "connect: {rule: distance_dependent, length: 100, indegree: 40}"
+    text = LAYERED.replace("  a_y:", f"  a_a: {{source: a, target: a, {near}}}\n  a_y:")
+    text = (
+        text.replace("positions: {grid: [3, 2], spacing: 50", "positions: {random: {extent: [5, 5]}")
+        .replace("origin: [420, 7]", "origin: [1, 7]")
+        .replace("positions: {values: [[1], [2], [4]], origin: [0.5]}", "positions: {random: {extent: [4]}}")
+    )
+    circuit = layered(text.replace("layers:", "scale: 0.5\nlayers:"))
+    a = circuit.populations["a"]
+    assert a.positions is not None
+    assert a.positions.shape == (250, 3)
+    uniform(a.positions[:, 2], -400, -100)
+    assert (np.bincount(circuit.projections["a_a"].edges.target) == 20).all()
+
+
 def test_the_layer_moves_depth_and_nothing_else() -> None:
     plain = layered(LAYERED.replace("layer: upper, positions", "positions")).populations["a"].positions
     placed = layered().populations["a"].positions

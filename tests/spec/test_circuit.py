@@ -32,6 +32,29 @@ projections:
   l23_readout: {source: l23, target: readout, weights: {init: xavier_uniform}, plastic: true}
 """
 
+SPACE = """\
+circuit: space
+layers:
+  upper: {from: 0, to: -3}
+  lower: {from: 10, to: 20, axis: x}
+populations:
+  x: {type: input, size: 9, layer: upper, positions: {random: {extent: [4, 4]}, origin: [1, -1]}}
+  a: {type: unit, size: 9, layer: lower, positions: {grid: [3, 3], spacing: 2, origin: [11, 0]}}
+  y: {type: output, size: 2}
+projections:
+  x_a: {source: x, target: a, connect: {rule: distance_dependent, length: [3, 9], axes: [x, y], periodic: {y: 8}}}
+  a_a:
+    source: a
+    target: a
+    connect: {rule: distance_dependent, kernel: table, points: [[0, 1], [4, 0.5]], indegree: 2, allow_multapses: true}
+  a_x:
+    source: a
+    target: a
+    connect: {rule: distance_dependent, kernel: difference_of_gaussians, length: 2, surround_length: [1, 1],
+              surround: 1, periodic: [30, 30], cutoff: 6, p: 0.5}
+  a_y: {source: a, target: y}
+"""
+
 EVERYTHING = """\
 circuit: everything
 seed: 7
@@ -142,7 +165,7 @@ def test_defaults_follow_from_type_and_rule(folder: Path) -> None:
     assert spec.folder == folder
 
 
-@pytest.mark.parametrize("text", [DESIGN, EVERYTHING], ids=["design", "everything"])
+@pytest.mark.parametrize("text", [DESIGN, EVERYTHING, SPACE], ids=["design", "everything", "space"])
 def test_what_is_resolved_reads_back_as_the_same_circuit(folder: Path, text: str) -> None:
     spec = load_circuit(folder / "c.yaml", text=text)
     again = load_circuit("run.h5", text=written(spec), folder=folder)

@@ -38,9 +38,16 @@ def validator(kind: Any) -> jsonschema.Draft202012Validator:
     [
         ("circuit", CIRCUITS.DESIGN),
         ("circuit", CIRCUITS.EVERYTHING),
+        ("circuit", CIRCUITS.SPACE),
         ("experiment", EXPERIMENTS.MINIMAL),
         ("experiment", EXPERIMENTS.FULL),
         ("experiment", EXPERIMENTS.SETTLED),
+        (
+            "experiment",
+            EXPERIMENTS.MINIMAL
+            + "manipulations: {a: {kind: rewire, model: lattice, projections: [x_h], seed: 3},\n"
+            "  b: {kind: rewire, model: random, projections: all}}\n",
+        ),
         ("experiment", EXPERIMENTS.MINIMAL + "learn: {constrain: {largest_singular_value: none}}\n"),
         ("experiment", EXPERIMENTS.MINIMAL + "solve: {check_energy: 50 steps}\n"),
         (
