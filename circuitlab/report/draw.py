@@ -224,7 +224,7 @@ def _colour(kind: str, faint: bool) -> str:
     return to_hex(tuple(mixed))
 
 
-def _bars(at: Point, side: int, faint: bool = False, half: float = 0.042) -> list[Patch]:
+def _bars(at: Point, side: int, faint: bool = False, half: float = 0.034) -> list[Patch]:
     """The two bars of a gap junction, across the end of its line."""
     colour = _colour("electrical", faint)
     return [
