@@ -294,7 +294,7 @@ def _names(
                     )
 
 
-def apart(places: NDArray[np.float64], least: float) -> NDArray[np.float64]:
+def apart(places: NDArray[np.floating], least: float) -> NDArray[np.floating]:
     """Ascending places moved as little as needed to be at least so far from each other."""
     groups: list[list[float]] = []
     for place in places:

@@ -220,8 +220,8 @@ def _draw_arrow(axes: Axes, arrow: Arrow) -> None:
 
 def _colour(kind: str, faint: bool) -> str:
     """The colour of a kind, mixed with white where it is faint."""
-    mixed = (part + FADED * (1 - part) if faint else part for part in to_rgb(COLOURS[kind]))
-    return to_hex(tuple(mixed))
+    red, green, blue = (part + FADED * (1 - part) if faint else part for part in to_rgb(COLOURS[kind]))
+    return to_hex((red, green, blue))
 
 
 def _bars(at: Point, side: int, faint: bool = False, half: float = 0.034) -> list[Patch]:

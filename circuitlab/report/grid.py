@@ -34,9 +34,10 @@ def places_of(
     said = layering(circuit)
     layer = {name: said[name] for name in mains if name in said}
     names = layers_of(circuit)
+    bands: list[str | None]
     if len(names) > 1:
         grid, headers = _layered(circuit, mains, layer, names, ranks)
-        bands: list[str | None] = list(names)
+        bands = list(names)
     else:
         columns = columns_of(circuit, ranks, mains)
         most = max(len(column) for column in columns)
@@ -45,7 +46,8 @@ def places_of(
             for number, column in enumerate(columns)
             for row, name in enumerate(column)
         }
-        bands, headers = [None] * most, {}
+        headers = {}
+        bands = [None for _ in range(most)]
     used = sorted({column for column, _ in grid.values()})
     start, first = 0, {}
     for column in used:

@@ -53,12 +53,13 @@ def summarize(
     stored = sum(k.bytes_ for k in kernels.values())
     random = default_control(rule) == {"pathway": "dynamic_inversion", "feedback": "random"}
     own = sum(p["bytes"] for p in found if random and p["carries"] == "rate" and p["source"] in circuit.units)
-    echo = radius(circuit)
     recurrent = circuit.strongly_connected()
+    tried = krylov(circuit) if recurrent else None
+    echo = radius(circuit, tried)
     time = estimate(
         circuit,
         kernels,
-        krylov(circuit) if recurrent else None,
+        tried,
         batch=batch,
         rule=rule,
         dtype=dtype,
