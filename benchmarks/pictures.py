@@ -20,8 +20,10 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "docs" / "images" / "topologies"
 SCALES = {"potjans_diesmann": 0.1}
 """Of circuits that are too large to be drawn in a moment at their full size."""
-WIDEST = 1600
-"""Pixels of a picture's width on a page."""
+FULL = 0.5
+"""Density from which a projection is no wiring to look at."""
+WIDEST, COLOURS = 1600, 128
+"""Pixels of a picture's width on a page, and its colours."""
 
 
 def circuit_of(path: Path) -> Circuit:
@@ -29,20 +31,19 @@ def circuit_of(path: Path) -> Circuit:
     return build(load_circuit(path, scale=SCALES.get(path.stem)))
 
 
-def recurrent(circuit: Circuit) -> bool:
-    """Whether any synapse joins two units: else the adjacency picture shows full blocks alone."""
-    inner = set(circuit.units) - set(circuit.outputs)
-    return any(p.source in inner and p.target in inner for p in circuit.projections.values())
+def wired(circuit: Circuit) -> bool:
+    """Whether there is wiring to see: of circuits all joined to all the adjacency picture shows full blocks."""
+    return any(circuit.density(name) < FULL for name in circuit.projections)
 
 
 def fit(path: Path) -> None:
-    """Make a picture small enough for a page."""
-    with Image.open(path) as image:
-        if image.width <= WIDEST:
-            return
+    """Make a picture small enough for a page, in pixels and in bytes."""
+    with Image.open(path) as opened:
+        image = opened.convert("RGB")
+    if image.width > WIDEST:
         height = round(image.height * WIDEST / image.width)
-        smaller = image.convert("RGB").resize((WIDEST, height), Image.Resampling.LANCZOS)
-    smaller.save(path, optimize=True)
+        image = image.resize((WIDEST, height), Image.Resampling.LANCZOS)
+    image.quantize(COLOURS, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 def main(names: list[str]) -> None:
@@ -53,7 +54,7 @@ def main(names: list[str]) -> None:
             continue
         circuit = circuit_of(path)
         pictures = [(FOLDER / f"{path.stem}.png", draw)]
-        if recurrent(circuit):
+        if wired(circuit):
             pictures.append((FOLDER / f"{path.stem}_adjacency.png", draw_adjacency))
         for file, work in pictures:
             work(circuit, file)

@@ -214,9 +214,7 @@ def _radius(summary: dict[str, Any]) -> str:
     radius = summary["spectral_radius"]
     if radius is None:
         return "not found"
-    return f"{radius:.4g}" + (
-        ", estimated from a few products" if summary["spectral_radius_is"] == "estimated" else ""
-    )
+    return f"{radius:.4g}" + (", estimated" if summary["spectral_radius_is"] == "estimated" else "")
 
 
 def _reciprocity(mutual: dict[str, Any]) -> str:

@@ -136,10 +136,8 @@ def products(circuit: Circuit, p: Projection, batch: int, dtype: torch.dtype) ->
     kernel = compile_kernel(part, shape, dtype)
     bytes_ = stored_bytes(kernel)
     compiling = time.perf_counter() - begun
-    seconds = measure(kernel, batch, dtype)
-    return Products(
-        kernel.name, bytes_ * times, compiling * times, *(value * times for value in seconds), times == 1
-    )
+    forward, back, outer = (value * times for value in measure(kernel, batch, dtype))
+    return Products(kernel.name, bytes_ * times, compiling * times, forward, back, outer, times == 1)
 
 
 def state_pass(units: int, batch: int, dtype: torch.dtype) -> float:

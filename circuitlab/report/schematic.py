@@ -7,7 +7,7 @@ so that a line can be followed from its cell to every head. Lengths are in inche
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from dataclasses import dataclass, field
 
 from circuitlab.graph.circuit import Circuit, Projection
@@ -94,9 +94,9 @@ def schematic(circuit: Circuit) -> Layout:
         gutter = cell.column
         cell.x = xs[gutter] + 2 * MARGIN + LANE * max(0, lanes[gutter] - 1) + width / 2
     strengths = {name: strength(p) for name, p in circuit.projections.items()}
-    strongest: Counter[str] = Counter()
+    strongest: dict[str, float] = {}
     for name, p in circuit.projections.items():
-        strongest[p.target] = max(strongest[p.target], strengths[name])
+        strongest[p.target] = max(strongest.get(p.target, 0.0), strengths[name])
     arrows = []
     for net in nets:
         for p, (side, gutter), stop in zip(net.projections, net.ends, net.stops, strict=True):

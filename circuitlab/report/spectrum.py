@@ -92,23 +92,30 @@ def spectral_radius(circuit: Circuit) -> float | None:
     return radius(circuit).value
 
 
-def radius(circuit: Circuit) -> Radius:
+def radius(circuit: Circuit, tried: Krylov | None = None) -> Radius:
     """The spectral radius of W (`rate_weights`): of the linearised circuit where every neuron's activation has slope 1.
 
     The eigenvalues of W are those of its strongly connected parts, so each part is looked at by itself. Of more than
     `EXACT_BELOW` synapses the radius is estimated from `STEPS` products, without another copy of the weights. Below 1
     a linear circuit settles by itself; a nonlinear one may settle above, too.
+
+    Args:
+        tried: products with W, where there are some already.
     """
     if not circuit.strongly_connected():
         return Radius(0.0, "exact")
+
+    def estimated() -> Radius:
+        return Radius((tried or krylov(circuit)).radius, "estimated")
+
     if sum(len(p.edges) for p in recurrent(circuit)) > EXACT_BELOW:
-        return Radius(krylov(circuit).radius, "estimated")
+        return estimated()
     weights = rate_weights(circuit)
     weights.eliminate_zeros()
     if not weights.nnz:
         return Radius(0.0, "exact")
     _, part = connected_components(weights, directed=True, connection="strong")
-    found = float(np.abs(weights.diagonal()).max())
+    found, how = float(np.abs(weights.diagonal()).max()), "exact"
     for index in np.flatnonzero(np.bincount(part) > 1):
         members = np.flatnonzero(part == index)
         block = weights[members][:, members]
@@ -120,15 +127,14 @@ def radius(circuit: Circuit) -> Radius:
                 most = RESTARTS if len(members) <= LARGE_PART else RESTARTS_LARGE
                 values = eigs(block, k=4, v0=start, return_eigenvectors=False, maxiter=most)
             except ArpackNoConvergence as stopped:
-                values = stopped.eigenvalues
+                values, how = stopped.eigenvalues, "estimated"
             except ArpackError:
                 values = np.empty(0)
             if not len(values):
-                value = krylov(circuit).radius if len(members) > LARGE_PART else None
-                return Radius(value, "exact" if value is None else "estimated")
+                return estimated() if len(members) > LARGE_PART else Radius(None, "exact")
             largest = np.abs(values).max()
         found = max(found, float(largest))
-    return Radius(found, "exact")
+    return Radius(found, how)
 
 
 @dataclass(frozen=True)

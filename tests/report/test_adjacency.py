@@ -105,9 +105,14 @@ def test_many_neurons_are_binned_to_densities() -> None:
     for p in circuit.projections.values():
         up, low = counts_of(circuit, p, across, down, values=False)
         assert up.shape == (down.bins[p.target], across.bins[p.source])
-        pairs = circuit.populations[p.target].size * circuit.populations[p.source].size
-        # bins differ by at most one neuron at each side: their mean is the density but for that
-        assert (up + low).mean() == pytest.approx(len(p.edges) / pairs, rel=1e-9)
+        targets, sources = circuit.populations[p.target].size, circuit.populations[p.source].size
+        dense = np.zeros((targets, sources))
+        dense[p.edges.target, p.edges.source] = 1
+        rows, columns = (np.arange(n) * b // n for n, b in ((targets, up.shape[0]), (sources, up.shape[1])))
+        row, column = up.shape[0] // 2, up.shape[1] // 3
+        for i, j in ((0, 0), (row, column)):
+            assert (up + low)[i, j] == pytest.approx(dense[rows == i][:, columns == j].mean())
+        assert (up + low).max() <= 1 + 1e-12
         assert (low.any(), up.any()) == (
             (True, False) if p.source == "i" else (p.name in ("x_e", "e_y") and low.any(), True)
         )
@@ -119,7 +124,7 @@ def test_a_random_part_stands_for_very_many(monkeypatch: pytest.MonkeyPatch) -> 
     exact = counts_of(circuit, circuit.projections["e_e"], across, down, values=False)[0]
     monkeypatch.setattr(module, "DRAWN", 20_000)
     drawn = counts_of(circuit, circuit.projections["e_e"], across, down, values=False)[0]
-    assert drawn.mean() == pytest.approx(exact.mean(), rel=1e-9)
+    assert drawn.mean() == pytest.approx(exact.mean(), rel=0.01)
     assert (drawn != exact).any()
 
 
