@@ -116,6 +116,7 @@ def simulate(
         changes,
         controlled=targets is not None,
         labelled=targets is None or not unlabelled(targets),
+        rests=initial == "free",
         allow_outside=allow_outside,
     )
     settings = Settings(

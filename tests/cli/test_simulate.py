@@ -206,6 +206,7 @@ REFUSALS = {
     "record: :control: there is no control in a free simulation": ("--record", ":control"),
     "--control: a circuit is controlled towards a target": ("--control", "dynamic_inversion"),
     "control.controller.alpha: the circuit is free without a target": ("--set", "control.controller.alpha=1"),
+    "solve.memory: no equilibrium is looked for": ("--set", "solve.memory=5"),
     "learn.epochs: a simulation has no use for it": ("--set", "learn.epochs=3"),
     "control.pathway: energy_based has no equations in time": ("--control", "energy_based", "target"),
     "control.pathway: lateral_inhibition has no equations in time": (
