@@ -145,7 +145,7 @@ def simulate(
     inputs: Arrays,
     *,
     targets: Arrays | None = None,
-    duration: str = "100 ms",
+    duration: str | None = None,
     dt: str = "0.1 ms",
     method: str = "rk4",
     input_dt: str | None = None,
@@ -166,7 +166,7 @@ def simulate(
         inputs: [sample, unit], or [time, sample, unit] with `input_dt`; an array over all inputs, a mapping from input
             population to array, or the name of an npy or npz file. Dimensionless.
         targets: labels [sample] or values [sample, output unit]; with them the circuit is controlled.
-        duration, dt, input_dt: times with their unit.
+        duration, dt, input_dt: times with their unit; it lasts as long as an input over time, or 100 ms, unless given.
         method: rk4, euler or exponential_euler.
         initial: silence, free (the free equilibrium of the first input), or potentials [sample, unit] by population.
         control: a feedback pathway, dynamic_inversion unless given.
@@ -207,7 +207,7 @@ def simulate(
         record=tuple(record),
     )
     prepared = prepare(spec, settings, inputs, targets, None if weights is None else Path(weights))
-    at = np.arange(prepared.frames) * settings.every * settings.dt_ms
+    at = np.arange(prepared.frames) * prepared.settings.every * prepared.settings.dt_ms
     if output is not None:
         write(prepared, Path(output), command="circuitlab.simulate", overwrite=overwrite)
         return Simulated(at, {}, Path(output))
@@ -218,7 +218,7 @@ def simulate(
     return Simulated(at, {name: np.stack(rows) for name, rows in kept.items()})
 
 
-def times(*, duration: str, dt: str, input_dt: str | None, every: str) -> dict[str, Any]:
+def times(*, duration: str | None, dt: str, input_dt: str | None, every: str) -> dict[str, Any]:
     """The times of `Settings` from texts such as `100 ms` and `10 steps`.
 
     Raises:
