@@ -239,8 +239,8 @@ class CircuitPoint(Point):
         return torch.cat(parts) * self.feedback_input(psi)
 
     def slope_of_energy(self, psi: Tensor) -> tuple[Tensor, Tensor | None]:
-        """d(1/2 |f|^2)/dphi = psi - sigma'(phi) (W^T psi) - L psi for psi = -f(phi), [unit, sample], and by how much it rises
-        where a neuron passes its kink from below, None where no population has one."""
+        """d(1/2 |f|^2)/dphi = psi - sigma'(phi) (W^T psi) - L psi for psi = -f(phi), [unit, sample], and by how much it
+        rises where a neuron passes its kink from below, None where no population has one."""
         raw = self.feedback_input(psi)
         jump = torch.zeros_like(raw) if self.system.kinked else None
         for rows, activation in self.system.kinked:
@@ -253,8 +253,8 @@ class CircuitPoint(Point):
         return psi - rest, jump
 
     def gate(self, raw: Tensor) -> Tensor:
-        """sigma'(phi) raw for the next control of a circuit without gap junctions, with neurons on a kink solved exactly,
-        [unit, sample]."""
+        """sigma'(phi) raw for the next control of a circuit without gap junctions, with neurons on a kink solved
+        exactly, [unit, sample]."""
         out = self.slopes() * raw
         for rows, activation in self.system.kinked:
             assert activation.kink is not None

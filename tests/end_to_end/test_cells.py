@@ -21,7 +21,8 @@ populations:
   y: {type: output, size: 3, bias: {init: normal, scale: 0.2}}
 projections:
   x_pyr: {source: x, target: pyr, delay: 1.5 ms}
-  pyr_pyr: {source: pyr, target: pyr, connect: {rule: fixed_indegree, indegree: 4}, weights: {scale: 0.3}, delay: 0.8 ms}
+  pyr_pyr: {source: pyr, target: pyr, connect: {rule: fixed_indegree, indegree: 4}, weights: {scale: 0.3},
+            delay: 0.8 ms}
   pyr_pv: {source: pyr, target: pv, weights: {scale: 0.5}}
   pv_pyr: {source: pv, target: pyr, site: soma, weights: {scale: 0.3}}
   pyr_sst: {source: pyr, target: sst, weights: {scale: 0.7}}
@@ -104,7 +105,7 @@ def test_the_run_file_says_what_the_cells_are_and_in_which_units(tmp_path: Path)
 
 
 def test_training_keeps_conductances_and_learns(tmp_path: Path) -> None:
-    """Plastic conductances move, stay at least zero, and both directions of a pair stay one number; frozen ones stay."""
+    """Plastic conductances move, stay at least zero, and both directions of a pair stay one number."""
     rng = np.random.default_rng(0)
     labels = rng.integers(3, size=90)
     np.savez(tmp_path / "train.npz", x=rng.random((90, 5)) + np.eye(3, 5)[labels], y=labels)
