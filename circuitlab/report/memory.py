@@ -17,7 +17,6 @@ from torch import Tensor
 from circuitlab import native
 from circuitlab.compile.kernels import Kernel
 from circuitlab.graph.circuit import Circuit, Projection
-from circuitlab.graph.edges import Edges
 from circuitlab.learn.deep_feedback_control import BLOCK
 from circuitlab.learn.evaluate import CONTROL_PORTION, PORTION
 from circuitlab.learn.rules import RULES
@@ -101,12 +100,9 @@ def graph_bytes(projection: Projection) -> int:
     return projection.edges.nbytes
 
 
-def stored_bytes(kernel: Kernel, edges: Edges | None = None) -> int:
-    """Bytes that a kernel stores once it has been used: parameters, indices and copies, each storage once.
-
-    Args:
-        edges: of its projection; what it shares with them counts as theirs.
-    """
+def stored_bytes(kernel: Kernel) -> int:
+    """Bytes that a kernel stores once it has been used: parameters, indices and copies, each storage once, without
+    what it shares with the graph."""
     kernel.current()
     tensors = [*kernel.parameters(), *kernel.buffers()]
     tensors += [value for value in vars(kernel).values() if isinstance(value, Tensor)]
@@ -117,9 +113,7 @@ def stored_bytes(kernel: Kernel, edges: Edges | None = None) -> int:
             parts = [tensor.crow_indices(), tensor.col_indices(), tensor.values()]
         for part in parts:
             storages[part.untyped_storage().data_ptr()] = part.untyped_storage().nbytes()
-    if edges is not None:
-        storages.pop(edges.source.ctypes.data, None)
-    return sum(storages.values())
+    return sum(storages.values()) - kernel.borrowed
 
 
 def solving(units: int, outputs: int, samples: int, rule: str, itemsize: int) -> float:

@@ -104,7 +104,7 @@ def _projection(circuit: Circuit, p: Projection, dtype: torch.dtype) -> dict[str
         "weight_mean": float(weight.mean()) if weight.size else None,
         "weight_std": float(weight.std()) if weight.size else None,
         "kernel": kernel.name,
-        "bytes": stored_bytes(kernel, p.edges),
+        "bytes": stored_bytes(kernel),
     }
 
 

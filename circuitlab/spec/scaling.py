@@ -54,7 +54,8 @@ def _population(source: Source, name: str, raw: Any, scale: float, ratios: dict[
     ratios[name] = 1.0
     own = [key for key in ("shape", "names", "attributes") if raw.get(key) is not None]
     positions, bias = raw.get("positions"), raw.get("bias")
-    if positions is not None and not (isinstance(positions, dict) and set(positions) == {"random"}):
+    drawn = isinstance(positions, dict) and not {"file", "values", "grid"} & set(positions)
+    if positions is not None and not drawn:
         own.append("positions")
     if isinstance(bias, dict) and bias.get("file") is not None:
         own.append("bias")
