@@ -66,7 +66,11 @@ def inspect(
                 from circuitlab.report.transients import in_time, plot_transients
 
                 first, *others = _readings(runs)
-                if in_time(first) and not others:
+                if in_time(first):
+                    if others:
+                        raise RunFileError(
+                            "--compare: two simulations are not drawn together; draw one at a time"
+                        )
                     plot_transients(first, plot)
                 else:
                     plot_run(first, plot, *others)

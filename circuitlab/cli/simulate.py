@@ -40,8 +40,13 @@ def simulate(
         ),
     ] = None,
     duration: Annotated[
-        str, typer.Option("--duration", metavar="TIME", help="How long, such as '100 ms'.")
-    ] = "100 ms",
+        str | None,
+        typer.Option(
+            "--duration",
+            metavar="TIME",
+            help="How long; as long as an input over time lasts, or 100 ms, unless given.",
+        ),
+    ] = None,
     dt: Annotated[str, typer.Option("--dt", metavar="TIME", help="The time step.")] = "0.1 ms",
     method: Annotated[
         str, typer.Option("--method", metavar="METHOD", help="rk4, euler or exponential_euler.")
@@ -116,6 +121,7 @@ def simulate(
         changes,
         controlled=targets is not None,
         labelled=targets is None or not unlabelled(targets),
+        rests=initial == "free",
         allow_outside=allow_outside,
     )
     settings = Settings(

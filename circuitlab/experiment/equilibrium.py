@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from circuitlab.compile.kernels.low_rank import LowRank
+from circuitlab.control.base import Pathway
 from circuitlab.data.arrays import read_arrays
 from circuitlab.errors import CircuitError, DataError
 from circuitlab.experiment.activity import VARIABLES, Activity, described
@@ -297,7 +298,12 @@ def _controller(writer: RunWriter, found: Found, solution: Solution) -> None:
         feedback=spec.control.feedback,
         controller=spec.control.controller.type,
     )
-    for name, values in task.pathway.feedback_weights().items():
+    write_feedback(writer, task.pathway)
+
+
+def write_feedback(writer: RunWriter, pathway: Pathway) -> None:
+    """Write a pathway's own feedback weights."""
+    for name, values in pathway.feedback_weights().items():
         axes, words = described(name)
         writer.put(
             f"feedback/{name}",

@@ -12,8 +12,11 @@ import numpy as np
 from circuitlab.errors import CircuitError
 from circuitlab.experiment.activity import Activity
 from circuitlab.experiment.assemble import begin_file
+from circuitlab.experiment.equilibrium import write_feedback
 from circuitlab.experiment.simulate_arrays import Arrays, unlabelled
 from circuitlab.experiment.simulation import FREE, SILENCE, Prepared, Settings, begins, prepare, specification
+from circuitlab.record.place import refuse_existing
+from circuitlab.record.probes import require_space
 from circuitlab.record.run_file import RunWriter
 from circuitlab.record.storage import uninterrupted
 from circuitlab.record.traces import Trace
@@ -76,11 +79,14 @@ def write(
     Args:
         progress: told of the steps done, and of all.
     """
+    samples, item = prepared.signal.values.shape[1], prepared.assembled.compiled.tau.element_size()
+    neurons = sum(len(trace.unit_ids) for trace in prepared.traces)
+    require_space(path, prepared.frames * (neurons * samples * item + 16 * len(prepared.traces)))
     with begin_file(prepared.assembled, path, command=command, overwrite=overwrite) as writer:
         _describe(writer, prepared)
         every = count_text(prepared.settings.every, "steps")
         for trace in prepared.traces:
-            trace.start(writer, every, prepared.signal.values.shape[1])
+            trace.start(writer, every, samples)
         for number, activity in frames(prepared, stopped):
             now = [(trace, values_of(trace, activity)) for trace in prepared.traces]
             with uninterrupted():
@@ -123,7 +129,8 @@ def _describe(writer: RunWriter, prepared: Prepared) -> None:
             units="dimensionless",
             description=f"[{axes}] input of population {name}",
         )
-    if prepared.target is not None:
+    if prepared.target is not None and prepared.way is not None:
+        write_feedback(writer, prepared.way)
         for name, rows in compiled.outputs.items():
             writer.put(
                 f"samples/target/{name}",
@@ -138,7 +145,7 @@ def simulate(
     inputs: Arrays,
     *,
     targets: Arrays | None = None,
-    duration: str = "100 ms",
+    duration: str | None = None,
     dt: str = "0.1 ms",
     method: str = "rk4",
     input_dt: str | None = None,
@@ -159,7 +166,7 @@ def simulate(
         inputs: [sample, unit], or [time, sample, unit] with `input_dt`; an array over all inputs, a mapping from input
             population to array, or the name of an npy or npz file. Dimensionless.
         targets: labels [sample] or values [sample, output unit]; with them the circuit is controlled.
-        duration, dt, input_dt: times with their unit.
+        duration, dt, input_dt: times with their unit; it lasts as long as an input over time, or 100 ms, unless given.
         method: rk4, euler or exponential_euler.
         initial: silence, free (the free equilibrium of the first input), or potentials [sample, unit] by population.
         control: a feedback pathway, dynamic_inversion unless given.
@@ -184,8 +191,15 @@ def simulate(
     if control is not None and targets is None:
         raise CircuitError("control: a circuit is controlled towards a target; give targets")
     changes = ([] if control is None else [f"control.pathway={control}"]) + list(overrides)
-    labelled = targets is None or not unlabelled(targets)
-    spec = specification(read, changes, controlled=targets is not None, labelled=labelled)
+    if output is not None:
+        refuse_existing(Path(output), str(output), overwrite)
+    spec = specification(
+        read,
+        changes,
+        controlled=targets is not None,
+        labelled=targets is None or not unlabelled(targets),
+        rests=begins(initial, FREE),
+    )
     settings = Settings(
         **times(duration=duration, dt=dt, input_dt=input_dt, every=every),
         method=method,
@@ -193,7 +207,7 @@ def simulate(
         record=tuple(record),
     )
     prepared = prepare(spec, settings, inputs, targets, None if weights is None else Path(weights))
-    at = np.arange(prepared.frames) * settings.every * settings.dt_ms
+    at = np.arange(prepared.frames) * prepared.settings.every * prepared.settings.dt_ms
     if output is not None:
         write(prepared, Path(output), command="circuitlab.simulate", overwrite=overwrite)
         return Simulated(at, {}, Path(output))
@@ -204,7 +218,7 @@ def simulate(
     return Simulated(at, {name: np.stack(rows) for name, rows in kept.items()})
 
 
-def times(*, duration: str, dt: str, input_dt: str | None, every: str) -> dict[str, Any]:
+def times(*, duration: str | None, dt: str, input_dt: str | None, every: str) -> dict[str, Any]:
     """The times of `Settings` from texts such as `100 ms` and `10 steps`.
 
     Raises:

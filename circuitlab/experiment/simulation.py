@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from circuitlab.compile.compiled import CompiledCircuit
-from circuitlab.control.base import Controlled
+from circuitlab.control.base import Controlled, Pathway
 from circuitlab.dynamics.equations import Equations, FreeEquations
 from circuitlab.dynamics.integrators import INTEGRATORS, Integrator
 from circuitlab.errors import CircuitError, NotConvergedError
@@ -37,6 +37,8 @@ NO_TIME = {
 }
 """Why the others have none."""
 SILENCE, FREE = "silence", "free"
+DURATION = 100.0
+"""Milliseconds simulated unless given, under a constant input."""
 UNUSED = ("learn", "data", "record", "experiment", "circuit", "description")
 """Sections of an experiment that a simulation has no use for."""
 
@@ -46,7 +48,8 @@ class Settings:
     """What a simulation does.
 
     Args:
-        duration_ms, dt_ms: time simulated, and step, in ms.
+        duration_ms: time simulated, in ms; where None as long as an input over time lasts, or 100 ms.
+        dt_ms: time step, in ms.
         method: rk4, euler or exponential_euler.
         input_dt_ms: how long each time of the input lasts, in ms; None where the input is constant.
         initial: `silence` (all potentials zero), `free` (the free equilibrium of the first input), or potentials.
@@ -54,13 +57,19 @@ class Settings:
         every: steps between two frames.
     """
 
-    duration_ms: float = 100.0
+    duration_ms: float | None = None
     dt_ms: float = 0.1
     method: str = "rk4"
     input_dt_ms: float | None = None
     initial: Arrays = SILENCE
     record: Sequence[str] = ()
     every: int = 1
+
+    @property
+    def length_ms(self) -> float:
+        """Time simulated, once it is decided."""
+        assert self.duration_ms is not None
+        return self.duration_ms
 
 
 @dataclass(frozen=True)
@@ -70,6 +79,7 @@ class Prepared:
     Args:
         assembled: the circuit, its graph with the weights that are simulated.
         signal: inputs. target: [output unit, sample], or None where the circuit is free.
+        way: the feedback pathway, or None.
         weights: where the weights come from, in words.
         steps: number of time steps.
     """
@@ -80,6 +90,7 @@ class Prepared:
     traces: list[Trace]
     signal: Signal
     target: Tensor | None
+    way: Pathway | None
     weights: str
     steps: int
 
@@ -100,12 +111,14 @@ def specification(
     *,
     controlled: bool,
     labelled: bool = True,
+    rests: bool = False,
     allow_outside: bool = False,
 ) -> ExperimentSpec:
     """The experiment that a simulation's options make, in float64 unless told otherwise.
 
     Args:
         controlled: whether targets are given. labelled: whether they are labels or distributions.
+        rests: whether it begins at the free equilibrium.
 
     Raises:
         CircuitlabError: an option is wrong, or of no use here.
@@ -136,6 +149,12 @@ def specification(
         raise CircuitError(
             f"control.pathway: {spec.control.pathway} has no equations in time: {NO_TIME[spec.control.pathway]}; "
             f"allowed: {', '.join(PATHWAYS)}"
+        )
+    looks = rests or (controlled and spec.control.pathway == "deep_feedback_control")
+    unused = next((key for key in keys if key.split(".")[0] == "solve"), None)
+    if unused is not None and not looks:
+        raise CircuitError(
+            f"{unused}: no equilibrium is looked for; it serves a simulation that begins at one (initial: free)"
         )
     return spec
 
@@ -172,23 +191,25 @@ def _prepare(
         raise CircuitError(f"every: {settings.every} steps; at least 1 step")
     sizes = {name: spec.circuit.populations[name].size for name in spec.circuit.inputs}
     values = input_signal(inputs, sizes, settings.input_dt_ms)
+    held = settings.input_dt_ms
+    if settings.duration_ms is None:
+        settings = replace(settings, duration_ms=DURATION if held is None else len(values) * held)
+    times = {"duration": settings.length_ms}
+    if held is not None:
+        times["input_dt"] = held
+    check_times(spec.circuit.projections, settings.dt_ms, times)
+    method = INTEGRATORS[settings.method]
+    steps = steps_of(settings.length_ms, settings.dt_ms) or 0
+    hold = steps_of(held, settings.dt_ms) if held is not None else 1
+    assert hold is not None, "the times were checked"
+    if held is not None and len(values) * hold < steps:
+        raise CircuitError(
+            f"duration: {settings.duration_ms:g} ms, but the input has {len(values)} times of {held:g} ms, "
+            f"{len(values) * held:g} ms in all; a shorter duration, or a longer input"
+        )
     assembled = assemble(spec)
     compiled = assembled.compiled
-    method = INTEGRATORS[settings.method]
-    times = {"duration": settings.duration_ms}
-    if settings.input_dt_ms is not None:
-        times["input_dt"] = settings.input_dt_ms
-    check_times(assembled.circuit, settings.dt_ms, times)
     _check_step(assembled, settings, method, targets is not None)
-    steps = steps_of(settings.duration_ms, settings.dt_ms) or 0
-    hold = steps_of(settings.input_dt_ms, settings.dt_ms) if settings.input_dt_ms is not None else 1
-    assert hold is not None, "the times were checked"
-    if settings.input_dt_ms is not None and len(values) * hold < steps:
-        raise CircuitError(
-            f"duration: {settings.duration_ms:g} ms, but the input has {len(values)} times of "
-            f"{settings.input_dt_ms:g} ms, {len(values) * settings.input_dt_ms:g} ms in all; a shorter duration, or a "
-            "longer input"
-        )
     signal = Signal(values, hold, silent_before=begins(settings.initial, SILENCE))
     target = None if targets is None else read_targets(targets, assembled, values.shape[1])
     delays = {
@@ -221,7 +242,7 @@ def _prepare(
         equations = way.equations(batch)
     noise = currents(compiled, x.shape[1], settings.dt_ms, spec.seed)
     simulator = Simulator(system, equations, drive, phi, method, settings.dt_ms, noise)
-    return Prepared(assembled, settings, simulator, traces, signal, target, words, steps)
+    return Prepared(assembled, settings, simulator, traces, signal, target, way, words, steps)
 
 
 def begins(initial: Arrays, word: str) -> bool:

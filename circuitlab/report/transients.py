@@ -47,7 +47,7 @@ def plot_transients(run: Reading, path: str | Path) -> None:
 @mpl.rc_context(STYLE)
 def picture(run: Reading) -> Figure | None:
     """The picture as a matplotlib figure; None where there is nothing to show."""
-    probes = list(run.probes.values())[:PANELS]
+    probes = sorted(run.probes.values(), key=lambda probe: list(UP).index(probe.variable))[:PANELS]
     if not probes:
         return None
     columns = 1 if len(probes) <= 3 else 2

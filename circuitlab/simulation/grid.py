@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from math import gcd
+from typing import Protocol
 
 from circuitlab.errors import CircuitError
-from circuitlab.graph.circuit import Circuit
 
 PER_MS = 10**9
 """Times are compared in picoseconds, so that 0.1 ms is a tenth of 1 ms exactly."""
 FARTHEST = 100_000
 """Steps more in the longest common time that are looked at for one that fits."""
+
+
+class HasDelay(Protocol):
+    """What has a delay in ms: a projection."""
+
+    @property
+    def delay_ms(self) -> float:
+        """Zero where there is none."""
+        ...
 
 
 def whole(ms: float) -> int:
@@ -25,10 +34,11 @@ def steps_of(ms: float, dt_ms: float) -> int | None:
     return time // step if step and time % step == 0 else None
 
 
-def check_times(circuit: Circuit, dt_ms: float, times: Mapping[str, float]) -> None:
+def check_times(projections: Mapping[str, HasDelay], dt_ms: float, times: Mapping[str, float]) -> None:
     """Refuse a step that a delay or another time is no multiple of.
 
     Args:
+        projections: of a circuit, or of its file.
         times: in ms, by what messages call them.
 
     Raises:
@@ -38,7 +48,7 @@ def check_times(circuit: Circuit, dt_ms: float, times: Mapping[str, float]) -> N
         raise CircuitError(f"dt: {dt_ms:g} ms is too short; at least 1e-9 ms")
     delays = {
         f"projections.{name}.delay": projection.delay_ms
-        for name, projection in circuit.projections.items()
+        for name, projection in projections.items()
         if projection.delay_ms
     }
     every = {**times, **delays}

@@ -75,16 +75,35 @@ def test_the_file_holds_every_frame_and_says_what_it_is(cortex: Path, arrays: Pa
         assert np.allclose(np.tanh(soma), file["activity/l23_rate/data"][:], atol=1e-15)
 
 
-def test_at_rest_it_is_the_equilibrium_of_the_other_command(cortex: Path, arrays: Path) -> None:
+@pytest.mark.parametrize(
+    "control",
+    [
+        (),
+        ("--set", "control.feedback=random"),
+        ("--control", "linear_feedback", "--set", "control.feedback=jacobian"),
+        ("--control", "deep_feedback_control"),
+    ],
+    ids=lambda part: " ".join(part) or "tied",
+)
+def test_at_rest_it_is_the_equilibrium_of_the_other_command(
+    cortex: Path, arrays: Path, control: tuple[str, ...]
+) -> None:
     """The same circuit, inputs and targets through `equilibrium`, free and controlled, to 1e-8."""
     cortex.write_text(cortex.read_text().replace("relu", "softplus"))
     base = [str(cortex), "--input", str(arrays / "x.npy"), "--target", str(arrays / "y.npy")]
     equilibrium = arrays / "eq.h5"
-    assert main(["equilibrium", *base, "--set", "dtype=float64", "-o", str(equilibrium)]) == 0
+    alpha = ("--set", "control.controller.alpha=0.5")
+    assert (
+        main(["equilibrium", *base, *control, *alpha, "--set", "dtype=float64", "-o", str(equilibrium)]) == 0
+    )
     options = ("--duration", "4000 ms", "--dt", "4 ms", "--every", "1000 steps")
     for phase, target, traces in (
         ("free", (), ("soma", "basal")),
-        ("controlled", ("--target", str(arrays / "y.npy")), ("soma", "control", "apical", "basal")),
+        (
+            "controlled",
+            ("--target", str(arrays / "y.npy"), *control, *alpha),
+            ("soma", "control", "apical", "basal"),
+        ),
     ):
         records = [part for variable in traces for part in ("--record", f"l23:{variable}")]
         path = run(cortex, arrays, *options, *target, *records)
@@ -98,7 +117,7 @@ def test_an_input_over_time_and_its_delay(cortex: Path, arrays: Path) -> None:
     """Five inputs of 4 ms each; what l4 gets through a delay of 3 ms is the input of 3 ms ago, silence before."""
     cortex.write_text(cortex.read_text().replace("target: l4}", "target: l4, delay: 3 ms}", 1))
     path = run(
-        cortex, arrays, "--input-dt", "4 ms", "--duration", "20 ms", "--dt", "1 ms",
+        cortex, arrays, "--input-dt", "4 ms", "--dt", "1 ms",
         "--record", "l4:basal", "--record", "retina", x="moving.npy",
     )  # fmt: skip
     x = np.load(arrays / "moving.npy")
@@ -139,6 +158,16 @@ def test_python_gives_the_numbers_of_the_command(cortex: Path, arrays: Path) -> 
     assert not written.activity
     with open_run(arrays / "own.h5") as one:
         assert one.status == "complete"
+
+
+def test_single_precision(cortex: Path, arrays: Path) -> None:
+    options = ("--duration", "20 ms", "--record", "l23")
+    with h5py.File(run(cortex, arrays, *options)) as file:
+        exact = file["activity/l23_soma/data"][:]
+    with h5py.File(run(cortex, arrays, *options, "--set", "dtype=float32")) as file:
+        single = file["activity/l23_soma/data"][:]
+    assert (exact.dtype, single.dtype) == (np.float64, np.float32)
+    assert 0 < np.abs(single - exact).max() < 1e-5
 
 
 def test_states_to_begin_with(cortex: Path, arrays: Path) -> None:
@@ -206,6 +235,7 @@ REFUSALS = {
     "record: :control: there is no control in a free simulation": ("--record", ":control"),
     "--control: a circuit is controlled towards a target": ("--control", "dynamic_inversion"),
     "control.controller.alpha: the circuit is free without a target": ("--set", "control.controller.alpha=1"),
+    "solve.memory: no equilibrium is looked for": ("--set", "solve.memory=5"),
     "learn.epochs: a simulation has no use for it": ("--set", "learn.epochs=3"),
     "control.pathway: energy_based has no equations in time": ("--control", "energy_based", "target"),
     "control.pathway: lateral_inhibition has no equations in time": (
@@ -239,7 +269,7 @@ def test_what_does_not_fit_is_refused_in_one_line(
 def test_more_refusals_of_inputs(cortex: Path, arrays: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(cortex, arrays, x="moving.npy", code=1)
     assert "needs the time that each of its steps lasts" in capsys.readouterr().err
-    run(cortex, arrays, "--input-dt", "1 ms", x="moving.npy", code=1)
+    run(cortex, arrays, "--input-dt", "1 ms", "--duration", "100 ms", x="moving.npy", code=1)
     assert "the input has 5 times of 1 ms, 5 ms in all" in capsys.readouterr().err
     run(cortex, arrays, "--input-dt", "0.25 ms", "--duration", "1 ms", x="moving.npy", code=1)
     assert "input_dt: 0.25 ms is no multiple" in capsys.readouterr().err

@@ -108,18 +108,18 @@ def test_a_past_gives_what_was_kept() -> None:
 def test_a_delay_that_does_not_fit_is_refused_with_the_nearest_step() -> None:
     made = delayed(random_circuit(), e_e=1.5, i_e=0.7)
     with pytest.raises(CircuitError) as refused:
-        check_times(made, 0.5, {"duration": 100.0})
+        check_times(made.projections, 0.5, {"duration": 100.0})
     (line,) = str(refused.value).split("\n")
     assert line == (
         "projections.i_e.delay: 0.7 ms is no multiple of the time step, 0.5 ms; allowed: 0.5 ms or 1 ms, or dt = 0.1 ms"
     )
     with pytest.raises(CircuitError) as refused:
-        check_times(made, 0.4, {"duration": 100.0})
+        check_times(made.projections, 0.4, {"duration": 100.0})
     assert [line.split(":")[0] for line in str(refused.value).split("\n")] == [
         "projections.e_e.delay",
         "projections.i_e.delay",
     ]
-    check_times(made, 0.1, {"duration": 100.0})
+    check_times(made.projections, 0.1, {"duration": 100.0})
 
 
 @pytest.mark.parametrize(
