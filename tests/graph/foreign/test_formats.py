@@ -244,6 +244,7 @@ GRAPHML = (
 NODE_LINK = (
     '{"directed": true, "nodes": [{"id": 0}, {"id": 1}], "links": [{"source": 0, "target": 1, "weight": 2}]}'
 )
+NODES = GRAPHML[GRAPHML.index("<node") : GRAPHML.index("</graph>")]
 DAMAGE: dict[str, tuple[str, str, str, str]] = {
     "xml cut": ("g.graphml", "</graph></graphml>", "", r"g.graphml:9: is not XML: no element found"),
     "unknown key": ("g.graphml", 'key="w"', 'key="v"', r"g.graphml: is not a GraphML file: .*v"),
@@ -256,8 +257,7 @@ DAMAGE: dict[str, tuple[str, str, str, str]] = {
     "entities": ("g.graphml", "<graphml ", "<!DOCTYPE g [<!ENTITY e 'x'>]>\n<graphml ", r"has a DOCTYPE or ENTITY"),
     "weight text": ("g.graphml", ">1.0<", ">heavy<", r"g.graphml: is not a GraphML file: could not convert"),
     "weight nan": ("g.graphml", ">1.0<", ">nan<", r"g.graphml: .*the weight of .* is nan; weights are finite"),
-    "no nodes": ("g.graphml", '<node id="a"/>\n<node id="b"/>\n<edge source="a" target="b"><data key="w">1.0</data></edge>',
-                 "", r"g.graphml: the graph has no nodes"),
+    "no nodes": ("g.graphml", NODES, "", r"the graph has no nodes"),
     "json cut": ("g.json", '"weight": 2}]}', '"weight": 2', r"g.json:1: is not JSON: "),
     "json list": ("g.json", NODE_LINK, "[1]", r"g.json: holds no object"),
     "no links": ("g.json", '"links"', '"adjacency"', r"g.json: is not node-link JSON: .* its keys are directed"),
