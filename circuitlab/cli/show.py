@@ -8,7 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
+<<<<<<< HEAD
 from circuitlab.cli.common import AllowOutside, AsJson, CircuitFile, memory, number, print_json, say, table
+=======
+from circuitlab.cli.common import AllowOutside, AsJson, CircuitFile, Scale, memory, print_json, say, table
+>>>>>>> h5-scale
 from circuitlab.errors import CircuitError
 
 
@@ -37,6 +41,7 @@ def show(
     samples: Annotated[int, typer.Option(min=1, metavar="N", help="Samples of an epoch of it.")] = 10_000,
     rule: Annotated[str, typer.Option(help="Its learning rule.")] = "least_control",
     dtype: Annotated[str, typer.Option(help="Its precision, float32 or float64.")] = "float32",
+    scale: Scale = None,
     allow_outside: AllowOutside = False,
 ) -> None:
     """Show a circuit: populations, projections, degrees, balance, memory, time, solver, its drawing and adjacency."""
@@ -49,6 +54,7 @@ def show(
     for option, value, allowed in (("--rule", rule, RULES), ("--dtype", dtype, DTYPES)):
         if value not in allowed:
             raise CircuitError(f"{option}: no '{value}'; allowed: {', '.join(allowed)}")
+<<<<<<< HEAD
     for option, file in (("--draw", draw), ("--adjacency", adjacency)):
         if file is not None:
             _can_be_drawn(option, file)
@@ -59,6 +65,10 @@ def show(
     summary = summarize(
         built, batch=batch, rule=rule, dtype=DTYPES[dtype], samples=samples, built_in=built_in
     )
+=======
+    built = build(load_circuit(circuit, allow_outside=allow_outside, scale=scale), seed=seed)
+    summary = summarize(built, batch=batch, rule=rule, dtype=DTYPES[dtype])
+>>>>>>> h5-scale
     if draw is not None:
         from circuitlab.report.draw import draw as draw_circuit
 

@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 IntArray = NDArray[np.integer]
 FloatArray = NDArray[np.float64]
 
-LARGE = 1 << 20
+LARGE = 1 << 18
 """Synapses from which a projection is kept in little memory: targets as row pointers, drawn weights in single
 precision, numbers of parallel synapses in one byte."""
+CHUNK = 1 << 22
+"""Synapses that are worked on at once where what a step needs for a while would be large."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,7 +171,10 @@ class _Targets:
 
     def __set__(self, edges: Edges, target: NDArray[np.int32]) -> None:
         large = target.size >= LARGE and bool(np.all(target[1:] >= target[:-1]))
-        edges.__dict__["target"] = _Rows(_starts(target, int(target[-1]) + 1)) if large else target
+        if large:
+            numbers = np.arange(int(target[-1]) + 2, dtype=target.dtype)
+            target = _Rows(np.searchsorted(target, numbers))  # type: ignore[assignment]
+        edges.__dict__["target"] = target
 
 
 setattr(Edges, "target", _Targets())  # noqa: B010  (after the dataclass is made: the field has no default)
@@ -209,37 +214,35 @@ def coalesce(
         keep_rows: whether the single entries are kept where some are parallel.
     """
     attributes = attributes or {}
-    order, starts, pairs = None, np.empty(0, dtype=np.intp), (source, target)
+    order, new = None, np.ones(source.size, dtype=bool)
+    pairs = source, target
     if source.size:
         below, same = target[1:] < target[:-1], target[1:] == target[:-1]
         if np.any(below | (same & (source[1:] < source[:-1]))):
-            order = np.argsort(target.astype(np.int64) * (int(source.max()) + 1) + source, kind="stable")
+            key = target.astype(np.int64) * (int(source.max()) + 1) + source
+            order = np.argsort(key, kind="stable")
+            del key
             pairs = source[order], target[order]
             same = pairs[1][1:] == pairs[1][:-1]
         same &= pairs[0][1:] == pairs[0][:-1]
-        starts = np.flatnonzero(np.concatenate(([True], ~same)))
+        np.logical_not(same, out=new[1:])
         del below, same
-    unique = starts.size == source.size
+    unique = bool(new.all())
+
+    def ordered(array: NDArray) -> NDArray:
+        return array if order is None else array[order]
 
     def first(array: NDArray) -> NDArray:
-        if unique:
-            return array if order is None else array[order]
-        return array[starts] if order is None else array[order[starts]]
-
-    def total(array: NDArray) -> NDArray:
-        if unique:
-            return first(array)
-        kind = array.dtype if array.dtype.kind == "f" else np.int64
-        return np.add.reduceat(array if order is None else array[order], starts, dtype=kind)
+        return ordered(array) if unique else ordered(array)[new]
 
     if multiplicity is not None:
-        counts = total(multiplicity)
-    elif unique:
-        counts = np.ones(source.size, dtype=np.uint8)
+        counts = ordered(multiplicity) if unique else _totals(ordered(multiplicity), new)
     else:
-        counts = np.diff(starts, append=source.size)
+        counts = np.ones(source.size, dtype=np.uint8) if unique else _totals(None, new)
+    weight = weight if weight.dtype == np.float32 else np.asarray(weight, dtype=np.float64)
     assert parameter_index is None or unique
     few = len(counts) >= LARGE and counts.max() < 256
+<<<<<<< HEAD
     weight = weight if weight.dtype == np.float32 else np.asarray(weight, dtype=np.float64)
     rows = None
     if keep_rows and not unique:
@@ -249,10 +252,12 @@ def coalesce(
         )
         ones = np.ones(source.size, dtype=np.int32)
         rows = Rows(edge, weight, ones if multiplicity is None else multiplicity, attributes)
+=======
+>>>>>>> h5-scale
     return Edges(
-        source=(pairs[0] if unique else pairs[0][starts]).astype(np.int32, copy=False),
-        target=(pairs[1] if unique else pairs[1][starts]).astype(np.int32, copy=False),
-        weight=total(weight),
+        source=(pairs[0] if unique else pairs[0][new]).astype(np.int32, copy=False),
+        target=(pairs[1] if unique else pairs[1][new]).astype(np.int32, copy=False),
+        weight=ordered(weight) if unique else _totals(ordered(weight), new),
         multiplicity=counts.astype(np.uint8 if few else np.int32, copy=False),
         parameter_index=None
         if parameter_index is None
@@ -261,3 +266,27 @@ def coalesce(
         attributes={name: first(array) for name, array in attributes.items()},
         rows=rows,
     )
+
+
+def _totals(array: NDArray | None, new: NDArray[np.bool_]) -> NDArray:
+    """Sums over parallel synapses, shape [edge], a part after another so that little lies beside them.
+
+    Args:
+        array: what is summed, shape [synapse]; ones if None.
+        new: whether a synapse is the first of its pair, shape [synapse].
+    """
+    whole = np.int64 if new.size < LARGE or array is not None else np.int32
+    kind = array.dtype if array is not None and array.dtype.kind == "f" else whole
+    sums, at, low = np.empty(int(np.count_nonzero(new)), dtype=kind), 0, 0
+    while low < new.size:
+        high = min(low + CHUNK, new.size)
+        while high < new.size and not new[high]:
+            high += 1
+        starts = np.flatnonzero(new[low:high])
+        if array is None:
+            part = np.diff(starts, append=high - low)
+        else:
+            part = np.add.reduceat(array[low:high], starts, dtype=kind)
+        sums[at : at + starts.size] = part
+        at, low = at + starts.size, high
+    return sums

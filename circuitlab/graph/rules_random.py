@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from circuitlab.errors import CircuitError
 from circuitlab.graph.circuit import Population
-from circuitlab.graph.edges import Synapses
+from circuitlab.graph.edges import CHUNK, Synapses
 from circuitlab.graph.rule import Parameters, Rule, need, option, probability, same_population, whole
-from circuitlab.graph.sampling import CHUNK, bernoulli_positions, distinct
+from circuitlab.graph.sampling import bernoulli_positions, distinct
 
 Generator = np.random.Generator
 
@@ -58,7 +58,8 @@ def _choices(
     if count and available < 1:
         raise CircuitError(f"{what} is {count}, but {pool} has {size} units and no autapses are allowed")
     if option(parameters, "allow_multapses", True):
-        chosen = np.sort(generator.integers(max(available, 1), size=(rows, count)), axis=1)
+        chosen = generator.integers(max(available, 1), size=(rows, count))
+        chosen.sort(axis=1)
     elif count > available:
         without = " and no autapses" if skip else ""
         raise CircuitError(

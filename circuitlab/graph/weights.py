@@ -11,8 +11,7 @@ from scipy.sparse.linalg import svds
 
 from circuitlab.errors import CircuitError
 from circuitlab.graph.circuit import Population
-from circuitlab.graph.edges import Edges, FloatArray, IntArray, Synapses
-from circuitlab.graph.sampling import CHUNK
+from circuitlab.graph.edges import CHUNK, Edges, FloatArray, IntArray, Synapses
 
 Generator = np.random.Generator
 EXACT_SVD = 1000

@@ -11,7 +11,7 @@ from circuitlab.spec.base import Model
 from circuitlab.spec.circuit import CircuitSpec
 from circuitlab.spec.circuit_checks import NAME, RESERVED
 from circuitlab.spec.control import ControllerSpec, ControlSpec
-from circuitlab.spec.experiment import ExperimentSpec
+from circuitlab.spec.experiment import CircuitFileSpec, ExperimentSpec
 from circuitlab.spec.feedback import FeedbackLearningSpec
 from circuitlab.spec.learning import EarlyStoppingSpec, LearnSpec
 from circuitlab.spec.manipulations import KINDS, ManipulationSpec
@@ -41,6 +41,7 @@ SHORTHANDS: tuple[type[Model], ...] = (
     SchedulerSpec,
     EarlyStoppingSpec,
     CheckEnergySpec,
+    CircuitFileSpec,
 )
 OPEN = ("OptimizerSpec", "SchedulerSpec", "Networkx")
 """Models that take further keys, handed on to a library."""

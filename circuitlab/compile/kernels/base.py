@@ -34,9 +34,14 @@ class Kernel(nn.Module, ABC):
     `refresh` brings stored copies (a transpose, a dense block) up to date after the values changed; it is called by
     itself, once per change. Between changes, `add_product` and `add_transposed` of dense and CSR kernels allocate
     nothing.
+
+    Attributes:
+        name: in circuit files. values: one for every synapse, or for every shared parameter.
+        borrowed: bytes that are arrays of the graph's own.
     """
 
     name: str
+    borrowed: int = 0
     values: nn.Parameter
 
     def __init__(self, edges: Edges, shape: tuple[int, int], dtype: torch.dtype, plastic: bool) -> None:

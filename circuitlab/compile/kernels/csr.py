@@ -45,6 +45,7 @@ class Csr(Kernel):
             )
         columns = edges.source.astype(np.int32, copy=False)
         columns = columns if columns.flags.writeable else columns.copy()
+        self.borrowed = columns.nbytes if columns is edges.source else 0
         rows = edges.pointers(shape[0]).astype(np.int32)
         order = np.arange(len(edges), dtype=np.int32)
         turned = sparse_matrices.csr_array((order, columns, rows), shape=shape).tocsc()
