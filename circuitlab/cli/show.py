@@ -8,11 +8,17 @@ from typing import Annotated, Any
 
 import typer
 
-<<<<<<< HEAD
-from circuitlab.cli.common import AllowOutside, AsJson, CircuitFile, memory, number, print_json, say, table
-=======
-from circuitlab.cli.common import AllowOutside, AsJson, CircuitFile, Scale, memory, print_json, say, table
->>>>>>> h5-scale
+from circuitlab.cli.common import (
+    AllowOutside,
+    AsJson,
+    CircuitFile,
+    Scale,
+    memory,
+    number,
+    print_json,
+    say,
+    table,
+)
 from circuitlab.errors import CircuitError
 
 
@@ -54,21 +60,16 @@ def show(
     for option, value, allowed in (("--rule", rule, RULES), ("--dtype", dtype, DTYPES)):
         if value not in allowed:
             raise CircuitError(f"{option}: no '{value}'; allowed: {', '.join(allowed)}")
-<<<<<<< HEAD
     for option, file in (("--draw", draw), ("--adjacency", adjacency)):
         if file is not None:
             _can_be_drawn(option, file)
-    spec = load_circuit(circuit, allow_outside=allow_outside)
+    spec = load_circuit(circuit, allow_outside=allow_outside, scale=scale)
     begun = time.perf_counter()
     built = build(spec, seed=seed)
     built_in = time.perf_counter() - begun
     summary = summarize(
         built, batch=batch, rule=rule, dtype=DTYPES[dtype], samples=samples, built_in=built_in
     )
-=======
-    built = build(load_circuit(circuit, allow_outside=allow_outside, scale=scale), seed=seed)
-    summary = summarize(built, batch=batch, rule=rule, dtype=DTYPES[dtype])
->>>>>>> h5-scale
     if draw is not None:
         from circuitlab.report.draw import draw as draw_circuit
 

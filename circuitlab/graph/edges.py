@@ -242,18 +242,12 @@ def coalesce(
     weight = weight if weight.dtype == np.float32 else np.asarray(weight, dtype=np.float64)
     assert parameter_index is None or unique
     few = len(counts) >= LARGE and counts.max() < 256
-<<<<<<< HEAD
-    weight = weight if weight.dtype == np.float32 else np.asarray(weight, dtype=np.float64)
     rows = None
     if keep_rows and not unique:
         edge = np.empty(source.size, dtype=np.int64)
-        edge[slice(None) if order is None else order] = np.repeat(
-            np.arange(starts.size), np.diff(starts, append=source.size)
-        )
+        edge[slice(None) if order is None else order] = np.cumsum(new) - 1
         ones = np.ones(source.size, dtype=np.int32)
         rows = Rows(edge, weight, ones if multiplicity is None else multiplicity, attributes)
-=======
->>>>>>> h5-scale
     return Edges(
         source=(pairs[0] if unique else pairs[0][new]).astype(np.int32, copy=False),
         target=(pairs[1] if unique else pairs[1][new]).astype(np.int32, copy=False),

@@ -27,15 +27,12 @@ class CircuitSpec(Model):
     """What the circuit is, in a sentence."""
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] | None = None
     """Seed of every random draw of the circuit; the experiment's seed unless given."""
-<<<<<<< HEAD
-    origin: str | None = None
-    """JSON file that says where an imported circuit comes from, relative to this file; `import` writes it."""
-    layers: dict[str, LayerSpec] = Field(default_factory=dict)
-    """Depth ranges that populations lie in, by name."""
-=======
     scale: Annotated[float, Field(gt=0)] = 1.0
     """Multiplies the neurons of every population but inputs and outputs; densities stay."""
->>>>>>> h5-scale
+    layers: dict[str, LayerSpec] = Field(default_factory=dict)
+    """Depth ranges that populations lie in, by name."""
+    origin: str | None = None
+    """JSON file that says where an imported circuit comes from, relative to this file; `import` writes it."""
     populations: dict[str, PopulationSpec]
     """The populations, by name."""
     projections: dict[str, ProjectionSpec]
@@ -70,18 +67,13 @@ class CircuitSpec(Model):
         return text if self._source is None else self._source.located(text)
 
     def resolved(self) -> dict[str, Any]:
-<<<<<<< HEAD
-        """The whole file with every default written out; reading it gives the same circuit."""
-        head = without_none(
-            self.model_dump(mode="json", include={"circuit", "description", "seed", "origin"})
-        )
-=======
         """The whole file with every default written out; reading it gives the same circuit.
 
         Its numbers of neurons and synapses are the scaled ones, and it has no `scale`.
         """
-        head = without_none(self.model_dump(mode="json", include={"circuit", "description", "seed"}))
->>>>>>> h5-scale
+        head = without_none(
+            self.model_dump(mode="json", include={"circuit", "description", "seed", "origin"})
+        )
         return {
             **head,
             **(
