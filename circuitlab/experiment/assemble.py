@@ -13,12 +13,13 @@ from ruamel.yaml import YAML
 from torch import Tensor
 
 from circuitlab import native
+from circuitlab.compile.clamp import clamped
 from circuitlab.compile.compiled import CompiledCircuit
 from circuitlab.dynamics.circuit import CircuitSystem
 from circuitlab.dynamics.loss import OutputLoss
 from circuitlab.errors import CircuitError, DataError
 from circuitlab.experiment.control import controller, pathway
-from circuitlab.experiment.manipulate import manipulated
+from circuitlab.experiment.manipulate import as_learned, clamps, manipulated
 from circuitlab.experiment.users_loss import loss_code, loss_of
 from circuitlab.graph.build import build
 from circuitlab.graph.circuit import Circuit
@@ -44,7 +45,8 @@ class Assembled:
     Args:
         spec: the experiment.
         circuit: the graph. compiled: its kernels. system: its dynamics.
-        task: how its equilibria are found.
+        task: how its equilibria are found while it learns.
+        testing: how they are found when it is evaluated; another system where a clamp holds in one window only.
     """
 
     spec: ExperimentSpec
@@ -52,6 +54,7 @@ class Assembled:
     compiled: CompiledCircuit
     system: CircuitSystem
     task: Task
+    testing: Task
 
 
 def assemble(spec: ExperimentSpec, device_name: str | None = None) -> Assembled:
@@ -68,11 +71,16 @@ def assemble(spec: ExperimentSpec, device_name: str | None = None) -> Assembled:
         torch.set_num_threads(spec.threads)
     circuit = manipulated(build(spec.circuit, spec.seed), spec)
     compiled = CompiledCircuit(circuit, DTYPES[spec.dtype]).to(device)
-    system = CircuitSystem(compiled)
+    plain = CircuitSystem(compiled)
+    system, tested = (
+        CircuitSystem(clamped(compiled, held)) if held else plain
+        for held in (clamps(spec, "training"), clamps(spec, "test"))
+    )
     losses = OutputLoss([(loss_of(spec, name, compiled), rows) for name, rows in compiled.outputs.items()])
     solve = spec.solve
     if solve.preconditioner == "mean_response":
-        problem = group_problem(circuit.strongly_connected(), circuit.populations)
+        graph = as_learned(circuit, spec)
+        problem = group_problem(graph.strongly_connected(), graph.populations, graph.projections)
         if problem is not None:
             raise CircuitError(
                 f"solve.preconditioner: mean_response cannot be had: {problem[0]}; {problem[1]}"
@@ -91,13 +99,13 @@ def assemble(spec: ExperimentSpec, device_name: str | None = None) -> Assembled:
     task = Task(
         system,
         losses,
-        pathway(spec, system),
+        pathway(spec, plain),
         controller(spec.control.controller),
         settings,
         start="zero" if solve.start == "zero" else "free",
         on_unconverged=solve.on_unconverged,
     )
-    return Assembled(spec, circuit, compiled, system, task)
+    return Assembled(spec, circuit, compiled, system, task, replace(task, system=tested))
 
 
 def solver_reason(assembled: Assembled, samples: int) -> str:
@@ -119,7 +127,7 @@ def solver_reason(assembled: Assembled, samples: int) -> str:
         warm=spec.solve.start in ("class_mean", "last"),
         transposed=spec.learn.rule not in OWN_WAY_BACK,
     )
-    return explain(assembled.circuit, task.settings, asked)
+    return explain(as_learned(assembled.circuit, spec), task.settings, asked)
 
 
 def torch_device(name: str, dtype: str) -> torch.device:

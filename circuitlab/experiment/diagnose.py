@@ -14,6 +14,7 @@ from circuitlab.experiment.training import prepare
 from circuitlab.learn.train import Trainer
 from circuitlab.record.reader import Run, open_run
 from circuitlab.spec.experiment import ExperimentSpec
+from circuitlab.spec.manipulations import ClampSpec
 from circuitlab.theory.diagnosis import conclusion, measures
 from circuitlab.theory.examine import Tell, examine
 from circuitlab.theory.measure import Measure
@@ -75,6 +76,14 @@ def diagnose(
         raise CircuitError(f"samples: {samples} is none; allowed: 1 or more")
     if snapshot is not None and weights is None:
         raise CircuitError("snapshot: it is one of a run's; name the run with weights")
+    for name, manipulation in spec.manipulations.items():
+        if isinstance(manipulation, ClampSpec):
+            raise CircuitError(
+                spec.located(
+                    f"manipulations.{name}: the theory's conditions are those of a circuit whose control arrives; diagnose "
+                    "takes no clamp"
+                )
+            )
     prepared = prepare(spec)
     trainer, words = prepared.trainer, "initial"
     trainer.compiled.enforce_sign()

@@ -20,11 +20,13 @@ from circuitlab.experiment.assemble import (
     target_array,
     tensor,
 )
+from circuitlab.experiment.manipulate import clamps
 from circuitlab.learn.base import Batch
 from circuitlab.learn.rules import rule_of
 from circuitlab.record.run_file import RunWriter
 from circuitlab.solve.base import Solution
 from circuitlab.spec.experiment import ExperimentSpec
+from circuitlab.spec.manipulations import ClampSpec
 
 MEANING = {
     "soma": ("phi", "somatic potential"),
@@ -119,6 +121,14 @@ def find_equilibria(spec: ExperimentSpec, inputs: Path, targets: Path | None) ->
             "solve.preconditioner: mean_response serves the controlled equilibrium, and without a target only the "
             "free one is found; allowed here: auto, none"
         )
+    for name, manipulation in spec.manipulations.items():
+        if isinstance(manipulation, ClampSpec) and manipulation.during == "test":
+            raise CircuitError(
+                spec.located(
+                    f"manipulations.{name}: equilibria are shown as learning finds them, and this clamp holds in tests "
+                    "alone; allowed here: during training or both"
+                )
+            )
     populations = spec.circuit.populations
     given = arrays_for(inputs, {name: populations[name].size for name in spec.circuit.inputs}, "input")
     for name, array in given.items():
@@ -227,6 +237,9 @@ def _equilibrium(writer: RunWriter, found: Found, phase: str, solution: Solution
     for name, values, units, words in rows:
         writer.put(f"{group}/{name}", values.cpu().numpy(), units=units, description=f"[sample] {words}")
     settings = found.assembled.task.settings
+    held = clamps(found.assembled.spec, "training")
+    if held:
+        writer.attributes(group, clamped=" ".join(held))
     writer.attributes(group, solver=solution.method, tolerance=settings.at(compiled.dtype))
 
 

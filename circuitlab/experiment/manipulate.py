@@ -1,14 +1,16 @@
-"""The manipulations of an experiment: what acts on its graph, before anything is compiled."""
+"""The manipulations of an experiment: what acts on its graph, before anything is compiled, and what in a window."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Literal
 
 from circuitlab.errors import CircuitError
 from circuitlab.graph.circuit import Circuit
 from circuitlab.graph.nulls import rewired
 from circuitlab.spec.experiment import ExperimentSpec
-from circuitlab.spec.manipulations import ManipulationSpec, RewireSpec
+from circuitlab.spec.manipulations import ClampSpec, ManipulationSpec, RewireSpec
 
 
 def manipulated(circuit: Circuit, spec: ExperimentSpec) -> Circuit:
@@ -39,3 +41,28 @@ def _rewire(circuit: Circuit, manipulation: ManipulationSpec, spec: ExperimentSp
 
 GRAPH: dict[str, Callable[[Circuit, ManipulationSpec, ExperimentSpec], Circuit]] = {"rewire": _rewire}
 """Kinds that act on the graph, once; the others act on the compiled circuit or its state, in a window."""
+
+
+def clamps(spec: ExperimentSpec, window: Literal["training", "test"]) -> tuple[str, ...]:
+    """Names of the populations whose apical potential is held at zero in a window, in the order of the circuit."""
+    held = {
+        name
+        for manipulation in spec.manipulations.values()
+        if isinstance(manipulation, ClampSpec) and manipulation.during in (window, "both")
+        for name in manipulation.population
+    }
+    return tuple(name for name in spec.circuit.populations if name in held)
+
+
+def as_learned(circuit: Circuit, spec: ExperimentSpec) -> Circuit:
+    """The circuit with the populations that are clamped while it learns marked as without control."""
+    held = clamps(spec, "training")
+    if not held:
+        return circuit
+    return replace(
+        circuit,
+        populations={
+            name: replace(population, controlled=population.controlled and name not in held)
+            for name, population in circuit.populations.items()
+        },
+    )

@@ -212,16 +212,19 @@ class Recording(Observer):
 
     def _activity(self, trainer: Trainer, phase: str, of: str, wanted: np.ndarray | None) -> Activity:
         """The equilibrium of a minibatch as its update saw it, or of fixed samples as the circuit is now."""
+        task = trainer.task if wanted is None else trainer.testing
+        system = task.system
+        assert isinstance(system, CircuitSystem)
         if wanted is None:
             _, batch, outcome = self._last
             free, credit = outcome.free, outcome.credit
             if phase == "controlled" and not trainer.rule.controls:
-                credit = trainer.task.controlled(self.system.drive(batch.x), batch.target, free, batch.x)
+                credit = task.controlled(system.drive(batch.x), batch.target, free, batch.x)
         else:
             batch = self.splits[of].batch(wanted)
-            drive = self.system.drive(batch.x)
-            free = trainer.task.free(drive)
+            drive = system.drive(batch.x)
+            free = task.free(drive)
             credit = free
             if phase == "controlled":
-                credit = trainer.task.controlled(drive, batch.target, free, batch.x)
-        return Activity(self.system, (free if phase == "free" else credit).fields, batch.x)
+                credit = task.controlled(drive, batch.target, free, batch.x)
+        return Activity(system, (free if phase == "free" else credit).fields, batch.x)

@@ -163,6 +163,7 @@ def _prepare(spec: ExperimentSpec, group: Group) -> Prepared:
         starts=_starts(assembled, splits["train"], group, rule),
         group=group,
         feedback=feedback,
+        testing=assembled.testing,
     )
     sizes = {name: len(split) for name, split in splits.items()}
     probes = plan_probes(

@@ -19,7 +19,14 @@ UPDATE_BYTES = 4
 """Of one update, in float32."""
 DRAWING_BYTES, SORTING_BYTES = 32, 52
 """Of a synapse of the projection that is being drawn, by a rule that draws in order, and by any other."""
-IN_ORDER = ("all_to_all", "one_to_one", "fixed_indegree", "fixed_total_number", "pairwise_bernoulli", "pairwise_poisson")
+IN_ORDER = (
+    "all_to_all",
+    "one_to_one",
+    "fixed_indegree",
+    "fixed_total_number",
+    "pairwise_bernoulli",
+    "pairwise_poisson",
+)
 LIMIT_VARIABLE = "CIRCUITLAB_MEMORY_LIMIT"
 
 _UNITS = {

@@ -1,8 +1,13 @@
-"""Where a training run is, and running sums over its present epoch."""
+"""Where a training run is, running sums over its present epoch, and tensors as arrays for a checkpoint."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
 
 from circuitlab.learn.base import Outcome
 from circuitlab.solve.choose import PRECONDITIONED_NAME
@@ -80,3 +85,30 @@ class Progress:
     feedback_passes_before: int = 0
     feedback_step: int = 0
     sums: Sums = field(default_factory=Sums)
+
+
+def array_of(value: Tensor) -> np.ndarray:
+    """A copy for a checkpoint."""
+    return value.detach().cpu().numpy().copy()
+
+
+def plain(tree: Any) -> Any:
+    """Nested containers with arrays in place of tensors."""
+    if isinstance(tree, Tensor):
+        return array_of(tree)
+    if isinstance(tree, dict):
+        return {key: plain(value) for key, value in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        return type(tree)(plain(value) for value in tree)
+    return tree
+
+
+def tensors(tree: Any) -> Any:
+    """The opposite of `plain`."""
+    if isinstance(tree, (np.ndarray, np.generic)):
+        return torch.as_tensor(tree)
+    if isinstance(tree, dict):
+        return {key: tensors(value) for key, value in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        return type(tree)(tensors(value) for value in tree)
+    return tree

@@ -24,7 +24,7 @@ from circuitlab.learn.learnable import Learnable
 from circuitlab.learn.mismatch import mean_mismatch
 from circuitlab.learn.parallel import ALONE, Group, SharedMinibatch, whole
 from circuitlab.learn.penalty import JacobianPenalty
-from circuitlab.learn.progress import Progress, Sums
+from circuitlab.learn.progress import Progress, Sums, array_of, plain, tensors
 from circuitlab.learn.schedule import AlphaSchedule, EnergyCheck
 from circuitlab.learn.starts import Starts
 
@@ -107,6 +107,7 @@ class Trainer:
         starts: where the equilibria of training samples begin; None for the equations' own starts.
         group: the processes that share the work; each draws the same minibatches and takes its part of them.
         feedback: how the pathway's own weights learn.
+        testing: how equilibria are found in evaluations, where that differs from `task`.
 
     Raises:
         CircuitError: a rule makes no sense under the task's pathway.
@@ -127,16 +128,18 @@ class Trainer:
         starts: Starts | None = None,
         group: Group = ALONE,
         feedback: Sequence[FeedbackLearning] = (),
+        testing: Task | None = None,
     ) -> None:
         refuse(rule, task.pathway, (learning.rule for learning in feedback))
         self.compiled, self.task, self.rule, self.splits = compiled, task, rule, splits
         self.schedule, self.optimizer, self.bound, self.penalty = schedule, optimizer, bound, penalty
         self.scheduler, self.per = scheduler
         self.observers, self.starts, self.group = tuple(observers), starts, group
-        self.feedback = tuple(feedback)
+        self.feedback, self._testing = tuple(feedback), testing
         self.at = Progress()
         self.stop_requested = False
         self.steps_per_epoch = 0
+        self._moved = False
 
     def run(self) -> None:
         """Learn until the schedule ends, from wherever the trainer's state is.
@@ -157,14 +160,20 @@ class Trainer:
 
     def evaluate(self) -> dict[str, float]:
         """Loss and accuracy of every split at the free equilibrium, and the control still needed, by metric name."""
-        metrics = {"control_cost": control_cost(self.task, self.splits["train"], self.group)}
-        metrics |= self.task.pathway.measures()
-        if isinstance(self.task.pathway, LateralInhibition):
-            metrics["mismatch"] = mean_mismatch(self.task, self.splits["train"], self.group)
+        task = self.testing
+        metrics = {"control_cost": control_cost(task, self.splits["train"], self.group)}
+        metrics |= task.pathway.measures()
+        if isinstance(task.pathway, LateralInhibition):
+            metrics["mismatch"] = mean_mismatch(task, self.splits["train"], self.group)
         for name, split in self.splits.items():
-            found: Evaluation = evaluate(self.task, split, self.group)
+            found: Evaluation = evaluate(task, split, self.group)
             metrics |= {f"{name}_{key}": value for key, value in found.metrics().items()}
         return metrics
+
+    @property
+    def testing(self) -> Task:
+        """How equilibria are found in evaluations, at the present leak."""
+        return self.task if self._testing is None else replace(self._testing, controller=self.task.controller)
 
     def _teach_feedback(self) -> None:
         """The phases before an epoch in which only feedback weights learn, one pass over the samples at a time."""
@@ -191,6 +200,7 @@ class Trainer:
             self._safe_point()
 
     def _epoch(self) -> None:
+        self._moved = False
         if self.at.step_in_epoch == 0:
             self._teach_feedback()
         batches = self.schedule.order(self.at.epoch + 1)
@@ -199,7 +209,7 @@ class Trainer:
             self._step(sample_ids)
             if self.at.step_in_epoch < len(batches):
                 self._safe_point()
-        if self.bound:
+        if self.bound and self._moved:
             self.bound.apply(thorough=True)
         metrics = self.at.sums.metrics(self.at.unconverged)
         if self.schedule.alpha is not None:
@@ -292,6 +302,7 @@ class Trainer:
             used: whether the circuit itself learns; else only what learns always.
         """
         updates, taught = parted(updates)
+        self._moved = self._moved or any(bool(update.any()) for update in updates.values())
         plastic = self.compiled.plastic()
         for name, parameter in plastic.items():
             parameter.grad = updates[name].neg() if used else None
@@ -311,7 +322,7 @@ class Trainer:
                 learning.rule.after_step(self.task, self.compiled)
         self.compiled.enforce_sign()
         self.task.pathway.hold_signs()
-        if self.bound:
+        if self._moved and self.bound:
             self.bound.apply()
 
     def _move_scheduler(self, metrics: dict[str, float]) -> None:
@@ -337,14 +348,14 @@ class Trainer:
         at = {**vars(self.at), "sums": dict(vars(self.at.sums))}
         return {
             "progress": at,
-            "parameters": {name: _array(value) for name, value in self.compiled.state_by_name().items()},
-            "optimizer": _plain(self.optimizer.state_dict()),
-            "scheduler": _plain(self.scheduler.state_dict()) if self.scheduler is not None else {},
-            "bound": _plain(self.bound.state()) if self.bound else {},
-            "starts": _plain(self.starts.state()) if self.starts else {},
-            "feedback": {name: _array(value) for name, value in self.task.pathway.parameters().items()},
+            "parameters": {name: array_of(value) for name, value in self.compiled.state_by_name().items()},
+            "optimizer": plain(self.optimizer.state_dict()),
+            "scheduler": plain(self.scheduler.state_dict()) if self.scheduler is not None else {},
+            "bound": plain(self.bound.state()) if self.bound else {},
+            "starts": plain(self.starts.state()) if self.starts else {},
+            "feedback": {name: array_of(value) for name, value in self.task.pathway.parameters().items()},
             "feedback_optimizers": [
-                _plain(learning.optimizer.state_dict()) if learning.optimizer else {}
+                plain(learning.optimizer.state_dict()) if learning.optimizer else {}
                 for learning in self.feedback
             ],
         }
@@ -356,41 +367,15 @@ class Trainer:
         self.at = Progress(**{**progress, "sums": Sums(**progress["sums"])})
         for name, parameter in self.compiled.state_by_name().items():
             parameter.copy_(torch.as_tensor(state["parameters"][name]))
-        self.optimizer.load_state_dict(_tensors(state["optimizer"]))
+        self.optimizer.load_state_dict(tensors(state["optimizer"]))
         if self.scheduler is not None:
-            self.scheduler.load_state_dict(_tensors(state["scheduler"]))
+            self.scheduler.load_state_dict(tensors(state["scheduler"]))
         if self.bound:
-            self.bound.restore(_tensors(state["bound"]))
+            self.bound.restore(tensors(state["bound"]))
         if self.starts:
-            self.starts.restore(_tensors(state["starts"]))
+            self.starts.restore(tensors(state["starts"]))
         for name, parameter in self.task.pathway.parameters().items():
             parameter.copy_(torch.as_tensor(state["feedback"][name]))
         for learning, saved in zip(self.feedback, state["feedback_optimizers"], strict=True):
             if learning.optimizer is not None:
-                learning.optimizer.load_state_dict(_tensors(saved))
-
-
-def _array(value: Tensor) -> np.ndarray:
-    return value.detach().cpu().numpy().copy()
-
-
-def _plain(tree: Any) -> Any:
-    """Nested containers with arrays in place of tensors."""
-    if isinstance(tree, Tensor):
-        return _array(tree)
-    if isinstance(tree, dict):
-        return {key: _plain(value) for key, value in tree.items()}
-    if isinstance(tree, (list, tuple)):
-        return type(tree)(_plain(value) for value in tree)
-    return tree
-
-
-def _tensors(tree: Any) -> Any:
-    """The opposite of `_plain`."""
-    if isinstance(tree, (np.ndarray, np.generic)):
-        return torch.as_tensor(tree)
-    if isinstance(tree, dict):
-        return {key: _tensors(value) for key, value in tree.items()}
-    if isinstance(tree, (list, tuple)):
-        return type(tree)(_tensors(value) for value in tree)
-    return tree
+                learning.optimizer.load_state_dict(tensors(saved))

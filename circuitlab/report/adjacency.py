@@ -26,8 +26,8 @@ from circuitlab.report.statistics import BLOCK, Rows
 DPI = 150
 POINTS = 1200
 """Points along a side of the matrix, at most, unless neurons are named."""
-LEAST = 15
-"""Points that a population takes at least where it is shown in bins."""
+LEAST, BIN_POINTS = 15, 2
+"""Points that a population takes at least where it is shown in bins, and points along a side of a bin."""
 NAMED, NAMED_IN_ALL, NAME_POINTS = 60, 200, 17
 """Neurons of each population, and of all, up to which they are named on the axes; and the points that a name takes."""
 DRAWN = 2_000_000
@@ -81,7 +81,10 @@ def axis_of(circuit: Circuit, names: tuple[str, ...], named: bool) -> Axis:
         lengths = sizes * max(1, POINTS // max(total, 60))
     else:
         lengths = np.maximum(LEAST, np.floor(sizes * (POINTS / total)).astype(np.int64))
-    bins = {name: int(min(size, length)) for name, size, length in zip(names, sizes, lengths, strict=True)}
+    wide = 1 if named or total <= POINTS else BIN_POINTS
+    bins = {
+        n: int(min(size, -(-length // wide))) for n, size, length in zip(names, sizes, lengths, strict=True)
+    }
     return Axis(names, np.concatenate(([0], np.cumsum(lengths))).astype(np.int64), bins)
 
 
@@ -182,7 +185,11 @@ def counts_of(
                 what = np.abs(weight[known][here]) if values else None
                 found[sign] += np.bincount(at[here], what, minlength=shape[0] * shape[1]).reshape(shape)
     if not values:
-        found *= times / (targets * sources / (shape[0] * shape[1]))
+        sizes = [
+            np.bincount(np.arange(n) * b // n, minlength=b)
+            for n, b in ((targets, shape[0]), (sources, shape[1]))
+        ]
+        found *= times / np.outer(*sizes)
     return found[0], found[1]
 
 

@@ -7,6 +7,7 @@ beyond `MATRIX_FROM` projections a matrix of the populations (`matrix`) stands b
 from __future__ import annotations
 
 import textwrap
+from collections import Counter
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -38,9 +39,12 @@ from circuitlab.report.layout import (
 from circuitlab.report.matrix import Matrix, matrix
 from circuitlab.report.pictures import COLOURS, GREY, INK, WORDS, write
 from circuitlab.report.schematic import FAINT, schematic
+from circuitlab.report.statistics import junctions
 
 MATRIX_FROM = 40
 """Projections from which a matrix of all of them stands below the arrows."""
+MOST_ENDS = 6
+"""Lines that leave or reach one side of a cell, up to which curves can be told apart."""
 MOST_ARROWS, MOST_CELLS = 200, 60
 """Projections and populations beyond which arrows could not be followed, and the matrix stands alone."""
 FILLS = {
@@ -73,7 +77,11 @@ def plan_of(circuit: Circuit) -> Layout | None:
     if count > MOST_ARROWS or len(circuit.populations) > MOST_CELLS:
         return None
     if count <= MOST_CURVES and len(layers_of(circuit)) < 2:
-        return layout(circuit)
+        plan = layout(circuit)
+        ends = Counter((a.projection.source, "soma", a.start) for a in plan.arrows)
+        ends.update((a.projection.target, a.projection.site, a.end) for a in plan.arrows)
+        if max(ends.values(), default=0) <= MOST_ENDS:
+            return plan
     return schematic(circuit)
 
 
@@ -99,9 +107,11 @@ def picture(circuit: Circuit) -> Figure:
     top = upper + head - 0.3
     title = axes.text(0.3, top, circuit.name, fontsize=13, fontweight="bold", color=INK, va="center")
     title.set_gid("title")
-    junctions = sum(len(p.edges) for p in circuit.projections.values() if p.kind == "electrical")
-    counts = f"{len(circuit.populations)} populations, {neurons:,} neurons, {circuit.synapses - junctions:,} synapses"
-    counts += ", gap junctions" if junctions else ""
+    electrical = [p for p in circuit.projections.values() if p.kind == "electrical"]
+    synapses = circuit.synapses - sum(len(p.edges) for p in electrical)
+    counts = f"{len(circuit.populations)} populations, {neurons:,} neurons, {synapses:,} synapses"
+    if electrical:
+        counts += f", {sum(map(junctions, electrical)):,} gap junctions"
     axes.text(width - 0.3, top, counts, fontsize=9, color=GREY, va="center", ha="right")
     for index, line in enumerate(lines):
         axes.text(0.3, top - 0.26 - 0.19 * index, line, fontsize=9, color=GREY, va="center")
@@ -147,10 +157,10 @@ def _draw_cell(axes: Axes, cell: Cell, population: Population) -> None:
             if site == "basal":
                 ends = [2 * cell.y - end for end in ends]
             axes.plot([x, x], ends, color=INK, linewidth=2.4, solid_capstyle="butt", zorder=3)
-            _box(axes, x, y, width, height, fill, 1.0, rounding=min(0.13, height / 2))
+            _box(axes, cell.name, (x, y, width, height), fill, 1.0, rounding=min(0.13, height / 2))
             axes.text(x, y, site, fontsize=7, color=INK, ha="center", va="center", zorder=5)
     rounding = {"interneuron": 0.28, "pyramidal": 0.16, "unit": 0.16}.get(population.type, 0.02)
-    _box(axes, *cell.box("soma"), fill, 2.2 if population.type == "output" else 1.2, rounding)
+    _box(axes, cell.name, cell.box("soma"), fill, 2.2 if population.type == "output" else 1.2, rounding)
     axes.text(
         cell.x,
         cell.y + 0.1,
@@ -175,15 +185,22 @@ def _draw_cell(axes: Axes, cell: Cell, population: Population) -> None:
 
 
 def _box(
-    axes: Axes, x: float, y: float, width: float, height: float, fill: str, line: float, rounding: float
+    axes: Axes, name: str, box: tuple[float, float, float, float], fill: str, line: float, rounding: float
 ) -> None:
-    style = f"round,pad=0,rounding_size={rounding}"
-    corner = (x - width / 2, y - height / 2)
-    axes.add_patch(
-        FancyBboxPatch(
-            corner, width, height, boxstyle=style, facecolor=fill, edgecolor=INK, linewidth=line, zorder=4
-        )
+    """A compartment: centre x, centre y, width and height."""
+    x, y, width, height = box
+    patch = FancyBboxPatch(
+        (x - width / 2, y - height / 2),
+        width,
+        height,
+        boxstyle=f"round,pad=0,rounding_size={rounding}",
+        facecolor=fill,
+        edgecolor=INK,
+        linewidth=line,
+        zorder=4,
     )
+    patch.set_gid(f"population {name}")
+    axes.add_patch(patch)
 
 
 def _draw_arrow(axes: Axes, arrow: Arrow) -> None:
@@ -207,7 +224,7 @@ def _colour(kind: str, faint: bool) -> str:
     return to_hex(tuple(mixed))
 
 
-def _bars(at: Point, side: int, faint: bool = False, half: float = 0.042) -> list[Patch]:
+def _bars(at: Point, side: int, faint: bool = False, half: float = 0.034) -> list[Patch]:
     """The two bars of a gap junction, across the end of its line."""
     colour = _colour("electrical", faint)
     return [

@@ -39,10 +39,10 @@ ACYCLIC = 6
 """Iterations under control of a circuit whose free state takes one sweep."""
 START = 0.1
 """Tolerance of a free state that control starts from, `solve.free_tolerance`."""
-PASSES, PASSES_OF_MEMORY = 32.0, 4.0
-"""Passes over a state, reading two arrays and writing one, of an iteration of Anderson acceleration, and of mixing each
-state that it remembers."""
-SOLVER_STATES, HELD_BYTES = 64, 2**27
+PASSES, PASSES_OF_MEMORY, EXACT_PASSES = 32.0, 4.0, 2.0
+"""Passes over a state, reading two arrays and writing one: of an iteration of Anderson acceleration, of mixing each
+state that it remembers, and of one exact sweep."""
+SOLVER_STATES, HELD_BYTES = 16, 2**27
 """States that the passes are timed among, and bytes that they take at most."""
 OPTIMIZER = 8.0
 """Passes over the parameters of an update by Adam."""
@@ -209,7 +209,7 @@ def estimate(
     def iterating(count: int, one: float, states: float, depth: float) -> float:
         """Seconds of so many iterations that mix states of `states` times the units."""
         kept = min(depth, count) if recurrent or states > 1 else 0.0
-        mixing = states * (PASSES + PASSES_OF_MEMORY * kept) if recurrent or states > 1 else PASSES / 4
+        mixing = states * (PASSES + PASSES_OF_MEMORY * kept) if recurrent or states > 1 else EXACT_PASSES
         return count * (one + once * mixing + calls)
 
     depth = SolveSettings().depth * (LONGER if rate > SLOW else 1.0)

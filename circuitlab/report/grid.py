@@ -144,13 +144,16 @@ def reading(
     """
     hosts = _hosts(circuit)
     said, layered = layering(circuit), len(layers_of(circuit)) > 1
+    inner = min((places[name].column for name in said), default=0)
     area = {column: number for number, inner in enumerate(headers.values(), 1) for column in inner}
 
     def of(name: str) -> tuple[int, ...]:
         place = places[hosts.get(name, name)]
         along = (place.band, place.column) if layered else (place.column, place.band)
         outside = layered and hosts.get(name, name) not in said
-        return (len(area) + 1 if outside else area.get(place.column, 0), *along, place.row)
+        if outside:
+            return (-1 if place.column < inner else len(area) + 1, *along, place.row)
+        return (area.get(place.column, 0), *along, place.row)
 
     number = {at: index for index, at in enumerate(sorted({of(name) for name in places}))}
     order = sorted(places, key=lambda name: (of(name), name in hosts, places[name].row))

@@ -11,6 +11,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, eigs
 
 from circuitlab.graph.circuit import Circuit, Projection
+from circuitlab.graph.junctions import conductances
 
 DENSE_BELOW = 800
 """Neurons up to which all eigenvalues are computed; beyond, ARPACK looks for the largest."""
@@ -55,16 +56,30 @@ def _starts(circuit: Circuit) -> tuple[dict[str, int], int]:
 
 
 def rate_weights(circuit: Circuit) -> sparse.csr_array:
-    """W: rate-coded weights among all units that are not inputs, in file order, shape (units, units)."""
+    """W: rate-coded weights among all units that are not inputs, in file order, times the gains of their senders, shape
+    (units, units). With gap junctions (1 + d)^-1 (W + G), for conductances G with row sums d: what a linear circuit
+    iterates where each neuron is solved for its own potential."""
     starts, size = _starts(circuit)
     parts = [
-        (p.edges.target + starts[p.target], p.edges.source + starts[p.source], p.edges.weight)
+        (
+            p.edges.target + starts[p.target],
+            p.edges.source + starts[p.source],
+            p.edges.weight * circuit.populations[p.source].gain,
+        )
         for p in recurrent(circuit)
     ]
-    if not parts:
-        return sparse.csr_array((size, size))
-    rows, columns, weights = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return sparse.csr_array(sparse.coo_array((weights, (rows, columns)), shape=(size, size)))
+    found = sparse.csr_array((size, size))
+    if parts:
+        rows, columns, weights = (np.concatenate(column) for column in zip(*parts, strict=True))
+        found = sparse.csr_array(sparse.coo_array((weights, (rows, columns)), shape=(size, size)))
+    if not _junctions(circuit):
+        return found
+    gaps = conductances(circuit)
+    return sparse.csr_array(sparse.diags_array(1 / (1 + gaps.sum(axis=1))) @ (found + gaps))
+
+
+def _junctions(circuit: Circuit) -> bool:
+    return any(p.kind == "electrical" for p in circuit.projections.values())
 
 
 def _gains(circuit: Circuit) -> NDArray[np.float64]:
@@ -73,26 +88,22 @@ def _gains(circuit: Circuit) -> NDArray[np.float64]:
 
 
 def spectral_radius(circuit: Circuit) -> float | None:
-    """Largest modulus of an eigenvalue of W times the senders' gains, 0 where rates never return to where they came
-    from; see `radius`."""
+    """Largest modulus of an eigenvalue of W (`rate_weights`), 0 where rates never return to where they came from."""
     return radius(circuit).value
 
 
 def radius(circuit: Circuit) -> Radius:
-    """The spectral radius of W diag(gain): of the linearised circuit where every neuron's activation has slope 1.
+    """The spectral radius of W (`rate_weights`): of the linearised circuit where every neuron's activation has slope 1.
 
     The eigenvalues of W are those of its strongly connected parts, so each part is looked at by itself. Of more than
     `EXACT_BELOW` synapses the radius is estimated from `STEPS` products, without another copy of the weights. Below 1
-    a linear circuit settles by itself; a nonlinear one may settle above, too. Gap junctions and bursts are not in W.
+    a linear circuit settles by itself; a nonlinear one may settle above, too.
     """
     if not circuit.strongly_connected():
         return Radius(0.0, "exact")
     if sum(len(p.edges) for p in recurrent(circuit)) > EXACT_BELOW:
         return Radius(krylov(circuit).radius, "estimated")
     weights = rate_weights(circuit)
-    gains = _gains(circuit)
-    if (gains != 1).any():
-        weights = sparse.csr_array(weights * gains[None, :])
     weights.eliminate_zeros()
     if not weights.nnz:
         return Radius(0.0, "exact")
@@ -149,7 +160,7 @@ class Krylov:
 
 
 def krylov(circuit: Circuit, steps: int = STEPS) -> Krylov:
-    """Arnoldi's iteration with W times the senders' gains, from a random vector.
+    """Arnoldi's iteration with W (`rate_weights`), from a random vector.
 
     Every product goes through the edges as they lie in memory, sorted by target; beside them it takes `steps` vectors
     of one number per unit.
@@ -163,7 +174,8 @@ def krylov(circuit: Circuit, steps: int = STEPS) -> Krylov:
         matrix = sparse.csr_array((p.edges.weight, p.edges.source, pointers), shape=shape, copy=False)
         rows = slice(starts[p.target], starts[p.target] + shape[0])
         parts.append((rows, slice(starts[p.source], starts[p.source] + shape[1]), matrix))
-    gains = _gains(circuit)
+    gains, gaps = _gains(circuit), conductances(circuit) if _junctions(circuit) else None
+    leaks = 1.0 if gaps is None else 1 / (1 + gaps.sum(axis=1))
     steps = min(steps, size)
     basis = np.zeros((steps + 1, size))
     upper = np.zeros((steps + 1, steps))
@@ -173,6 +185,7 @@ def krylov(circuit: Circuit, steps: int = STEPS) -> Krylov:
         sent, image = gains * basis[k], np.zeros(size)
         for rows, columns, matrix in parts:
             image[rows] += matrix @ sent[columns]
+        image = leaks * (image if gaps is None else image + gaps @ basis[k])
         for _ in range(2):
             along = basis[: k + 1] @ image
             upper[: k + 1, k] += along

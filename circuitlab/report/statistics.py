@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from circuitlab.graph.circuit import Circuit, Projection
 from circuitlab.graph.edges import Edges
+from circuitlab.graph.junctions import turned
 
 BLOCK = 2**21
 """Edges read at once."""
@@ -34,6 +35,21 @@ def blocks(edges: Edges) -> Iterator[slice]:
 def synapses(edges: Edges) -> int:
     """Number of synapses, parallel ones counted each."""
     return int(edges.multiplicity.sum(dtype=np.int64))
+
+
+def single(projection: Projection) -> NDArray[np.bool_]:
+    """Which edges of gap junctions stand for a pair of neurons: within a population each is counted once, whether it is
+    listed in one direction or in both, and none of a neuron with itself; shape [edge]."""
+    edges = projection.edges
+    if projection.source != projection.target:
+        return np.ones(len(edges), dtype=bool)
+    other = turned(edges)
+    return ((other < 0) | (np.arange(len(other)) <= other)) & (edges.source != edges.target)
+
+
+def junctions(projection: Projection) -> int:
+    """Pairs of neurons that a projection of gap junctions joins."""
+    return int(single(projection).sum())
 
 
 def indegrees(edges: Edges, targets: int) -> NDArray[np.int64]:

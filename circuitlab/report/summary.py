@@ -8,7 +8,6 @@ import numpy as np
 import torch
 
 from circuitlab.graph.circuit import Circuit, Population, Projection
-from circuitlab.graph.junctions import turned
 from circuitlab.learn.rules import RULES
 from circuitlab.report.duration import Products, estimate, products
 from circuitlab.report.memory import predict
@@ -19,6 +18,7 @@ from circuitlab.report.statistics import (
     mean_and_deviation,
     outdegrees,
     reciprocity,
+    single,
     spread,
     synapses,
 )
@@ -126,9 +126,7 @@ def _projection(circuit: Circuit, p: Projection, kernel: Products) -> dict[str, 
     pairs = targets * sources
     if p.kind == "electrical" and p.source == p.target:
         # a junction is one, listed once or in both directions, and has no direction
-        other = turned(p.edges)
-        own = p.edges.source == p.edges.target
-        once = ((other < 0) | (np.arange(len(other)) <= other)) & ~own
+        once = single(p)
         ends = [end[once] for end in (p.edges.source, p.edges.target)]
         onto = from_ = np.bincount(np.concatenate(ends), minlength=targets)
         count, pairs = int(once.sum()), max(1, targets * (targets - 1) // 2)

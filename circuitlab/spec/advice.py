@@ -20,6 +20,7 @@ def _circuit_warnings(spec: CircuitSpec) -> list[str]:
     flow = networkx.DiGraph()
     flow.add_nodes_from(spec.populations)
     flow.add_edges_from((p.source, p.target) for p in spec.projections.values() if p.carries == "rate")
+    flow.add_edges_from((p.target, p.source) for p in spec.projections.values() if p.kind == "electrical")
     towards = set(spec.outputs).union(*(networkx.ancestors(flow, name) for name in spec.outputs))
     reached = set(spec.inputs).union(*(networkx.descendants(flow, name) for name in spec.inputs))
     for name, population in spec.populations.items():

@@ -13,7 +13,7 @@ from circuitlab.spec.entries import Entry, Finding, entry_of, publish
 from circuitlab.spec.feedback_checks import check_feedback
 from circuitlab.spec.files import file_problem
 from circuitlab.spec.learn_checks import check_settled, cycle
-from circuitlab.spec.manipulations import ManipulationSpec, check_manipulation
+from circuitlab.spec.manipulations import ManipulationSpec, check_clamps, check_manipulation
 from circuitlab.spec.nudge_checks import check_descent, check_nudged
 from circuitlab.spec.probes import ProbeSpec
 from circuitlab.spec.solve_checks import check_preconditioner
@@ -55,6 +55,7 @@ def check_experiment(
     rest = {key: value for key, value in source.data.items() if key not in named}
     entry = entry_of(model, {"experiment": "unnamed", "circuit": "unnamed", **rest})
     if entry.spec is not None:
+        publish(source, (), entry, check_clamps(entry.spec, source.data.get("manipulations")))
         checks = (
             _data,
             _loss,

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from circuitlab.spec.base import Model, described, listed, refuse, without_none
+from circuitlab.spec.combinations import CONTROLLED_RULES
 from circuitlab.spec.entries import Entry, Finding
 
 if TYPE_CHECKING:
     from circuitlab.spec.circuit import CircuitSpec
+    from circuitlab.spec.experiment import ExperimentSpec
 
 LATER = ("lesion", "silence", "stimulate", "scale", "noise")
 """Kinds of manipulation that are not built yet."""
@@ -33,7 +35,7 @@ def _kind(value: Any) -> Any:
 class ManipulationSpec(Model):
     """One manipulation; its `kind` says what is done and which further keys it has."""
 
-    kind: Annotated[Literal["rewire"], BeforeValidator(_kind)]
+    kind: Annotated[Literal["rewire", "clamp"], BeforeValidator(_kind)]
     """What is done."""
 
     @model_validator(mode="wrap")
@@ -68,6 +70,28 @@ def _names(value: Any) -> tuple[str, ...] | None:
     if not isinstance(value, list | tuple) or not value or not all(isinstance(part, str) for part in value):
         raise ValueError(f"{described(value)} names no projections; allowed: a list of names, or all")
     return tuple(value)
+
+
+def _populations(value: Any) -> tuple[str, ...]:
+    """One or more names of populations."""
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, list | tuple) or not names or not all(isinstance(part, str) for part in names):
+        raise ValueError(f"{described(value)} names no population; allowed: a name, or a list of names")
+    return tuple(names)
+
+
+def _apical(value: Any) -> Any:
+    if value in ("soma", "basal"):
+        raise ValueError(f"clamping the site '{value}' is not built yet; allowed: apical")
+    return value
+
+
+def _zero(value: Any) -> Any:
+    if isinstance(value, int | float) and not isinstance(value, bool) and value != 0:
+        raise ValueError(
+            f"an apical potential held at {value} would teach as a control does; only 0 is built; allowed: 0"
+        )
+    return value
 
 
 class RewireSpec(ManipulationSpec):
@@ -127,7 +151,42 @@ class RewireSpec(ManipulationSpec):
         }
 
 
-KINDS: dict[str, type[ManipulationSpec]] = {"rewire": RewireSpec}
+class ClampSpec(ManipulationSpec):
+    """A compartment held at a potential, in a window: so far the apical one of pyramidal cells, at zero.
+
+    The apical potential is the control and the rate-coded apical input together. Held at zero, neither reaches the
+    soma, psi is zero, and so is every update made of it; other populations hear no bursts from these cells.
+    """
+
+    population: Annotated[
+        tuple[str, ...], BeforeValidator(_populations, json_schema_input_type=str | list[str])
+    ]
+    """Name of the pyramidal population, or a list of names."""
+    site: Annotated[Literal["apical"], BeforeValidator(_apical)] = "apical"
+    """What is held: `apical`."""
+    value: Annotated[float, BeforeValidator(_zero)] = 0.0
+    """The potential it is held at: 0."""
+    during: Literal["training", "test", "both"] = "both"
+    """When: while the circuit learns (`training`), while it is evaluated (`test`), or `both`."""
+
+    def findings(self, circuit: CircuitSpec) -> Iterator[Finding]:
+        pyramidal = [name for name, p in circuit.populations.items() if p.type == "pyramidal"]
+        for name in self.population:
+            if name not in circuit.populations:
+                yield ("population",), f"no population '{name}'{refuse(pyramidal, name)}", ()
+            elif name not in pyramidal:
+                what = f"'{name}' is of type {circuit.populations[name].type} and has no apical site"
+                allowed = listed(pyramidal) if pyramidal else "none in this circuit"
+                yield ("population",), f"{what}; allowed: {allowed}", ()
+            elif self.population.count(name) > 1:
+                yield ("population",), f"'{name}' stands twice", ()
+                return
+
+    def resolved(self) -> dict[str, Any]:
+        return {**super().resolved(), "population": list(self.population)}
+
+
+KINDS: dict[str, type[ManipulationSpec]] = {"rewire": RewireSpec, "clamp": ClampSpec}
 """Every kind of manipulation by name."""
 
 
@@ -135,3 +194,30 @@ def check_manipulation(entry: Entry, circuit: CircuitSpec | None) -> Iterator[Fi
     """Findings on one manipulation; circuit is None where it could not be read."""
     if circuit is not None and isinstance(entry.spec, tuple(KINDS.values())):
         yield from entry.spec.findings(circuit)
+
+
+def check_clamps(spec: ExperimentSpec, manipulations: Any) -> Iterator[Finding]:
+    """Findings on an experiment with clamps, which take away what credit travels by.
+
+    Args:
+        manipulations: that section of the file as it was written.
+    """
+    for name, raw in manipulations.items() if isinstance(manipulations, dict) else ():
+        if not isinstance(raw, dict) or raw.get("kind") != "clamp":
+            continue
+        place = ("manipulations", name)
+        if spec.learn.rule not in CONTROLLED_RULES:
+            yield (
+                place,
+                f"the credit of {spec.learn.rule} is not delivered at apical sites, so a clamp would not hold it; "
+                f"allowed rules: {listed(CONTROLLED_RULES)}",
+                ("learn",),
+            )
+        if spec.control.pathway != "dynamic_inversion":
+            yield (
+                place,
+                f"clamps under the pathway {spec.control.pathway} are not built yet; allowed: dynamic_inversion",
+                ("control",),
+            )
+        if spec.solve.check_energy is not None:
+            yield place, "equilibria under a clamp have no energy; leave out solve.check_energy", ("solve",)

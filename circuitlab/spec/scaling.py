@@ -30,7 +30,12 @@ def apply_scale(source: Source) -> None:
     A scale that is no number above 0 is left to the check of the key itself.
     """
     scale = source.data.get("scale", 1)
-    if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 < scale < math.inf or scale == 1:
+    if (
+        isinstance(scale, bool)
+        or not isinstance(scale, int | float)
+        or not 0 < scale < math.inf
+        or scale == 1
+    ):
         return
     populations, projections = source.data.get("populations"), source.data.get("projections")
     ratios: dict[str, float] = {}
@@ -105,7 +110,10 @@ def _projection(source: Source, name: str, raw: Any, ratios: Mapping[str, float]
     count = connect.get(key)
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
         return raw
-    return {**raw, "connect": {**connect, key: scaled_number(count, math.prod(factors[end] for end in along))}}
+    return {
+        **raw,
+        "connect": {**connect, key: scaled_number(count, math.prod(factors[end] for end in along))},
+    }
 
 
 def _from_file(weights: Any) -> bool:

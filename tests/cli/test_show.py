@@ -44,6 +44,11 @@ def test_the_tables_name_everything(cortex: Path, capsys: pytest.CaptureFixture[
         "burst",
         "inhibitory",
         "spectral radius",
+        "balance (summed weights onto a neuron",
+        "reciprocity: ",
+        "to draw (measured), about ",
+        "for an update by least control",
+        "for an epoch of 10,000 samples; estimated",
     ):
         assert word in shown
 
@@ -102,12 +107,66 @@ def test_the_drawing_is_of_the_kind_its_name_says(
     assert capsys.readouterr().out.endswith(f"drawing: {file}\n")
 
 
+def test_the_adjacency_picture_is_written_beside_the_drawing(
+    cortex: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drawing, adjacency = tmp_path / "cortex.svg", tmp_path / "adjacency.png"
+    shown = _shown(cortex, capsys, "--draw", str(drawing), "--adjacency", str(adjacency))
+    assert (shown["drawing"], shown["adjacency"]) == (str(drawing), str(adjacency))
+    assert drawing.read_bytes().startswith(b"<?xml") and adjacency.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("option", ["--draw", "--adjacency"])
 @pytest.mark.parametrize("name", ["cortex.gif", "no_folder/cortex.png"])
 def test_a_drawing_that_cannot_be_made_is_refused(
-    name: str, cortex: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    option: str, name: str, cortex: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["show", str(cortex), "--draw", str(tmp_path / name)]) == 1
-    assert capsys.readouterr().err.count("\n") == 1
+    assert main(["show", str(cortex), option, str(tmp_path / name)]) == 1
+    said = capsys.readouterr()
+    assert (said.err.count("\n"), said.out) == (1, "")
+
+
+def test_degrees_balance_and_reciprocity_follow_from_the_rules(
+    cortex: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = _shown(cortex, capsys, "--samples", "640", "--batch", "64")
+    by_name = {p["name"]: p for p in shown["projections"]}
+    into = by_name["l4_l23"]["indegrees"]  # fixed_indegree 3: of 5 targets each has 3
+    assert (into["mean"], into["std"], into["min"], into["max"]) == (3, 0, 3, 3)
+    assert into["histogram"] == {"edges": [3, 4], "counts": [5]}
+    out = by_name["l4_l23"]["outdegrees"]
+    assert out["mean"] == pytest.approx(15 / 4) and sum(out["histogram"]["counts"]) == 4
+    # the bursts of l23_l4_fb turn l4_l23 round, and l23 is joined both ways with pv and sst
+    assert by_name["l4_l23"]["reciprocity"] == by_name["l23_l4_fb"]["reciprocity"] == 1
+    assert by_name["retina_l4"]["reciprocity"] is None
+    pairs = 2 * 15 + 2 * 5 * 2 + 2 * 5 * 3
+    assert shown["reciprocity"]["overall"] == pytest.approx(pairs / (pairs + 5 * 2))
+    balance = {row["population"]: row for row in shown["balance"]}
+    assert balance["l23"]["inhibitory"] >= (5 * 2 + 5 * 3) / (5 * 2 + 5 * 3 + 15)
+    assert balance["l4"]["inhibition"] >= 0
+    assert shown["time"]["epoch"] == pytest.approx(10 * shown["time"]["update"])
+
+
+def test_gap_junctions_delays_and_gains_are_shown_where_there_are_any(
+    cortex: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["show", str(cortex)]) == 0
+    headers = [line for line in capsys.readouterr().out.splitlines() if line.startswith("name ")]
+    assert len(headers) == 2
+    assert not {"gain", "threshold", "noise", "layer", "kind", "delay"} & set(" ".join(headers).split())
+    text = cortex.read_text().replace(
+        "{type: interneuron, size: 2,", "{type: interneuron, size: 2, gain: 3, noise: {std: 0.2, tau: 4 ms},"
+    )
+    text = text.replace("{source: l23, target: pv}", "{source: l23, target: pv, delay: 1.5 ms}")
+    text += "  pv_pv: {source: pv, target: pv, kind: electrical, weights: {init: constant, value: 0.1}}\n"
+    cortex.write_text(text, encoding="utf-8")
+    assert main(["show", str(cortex)]) == 0
+    shown = capsys.readouterr().out
+    for word in ("gain", "delay (ms)", "1.5", "electrical", "0.2, 4 ms", ", 1 gap junctions"):
+        assert word in shown
+    data = _shown(cortex, capsys)
+    assert data["gap_junctions"] == 1
+    assert next(p for p in data["populations"] if p["name"] == "pv")["noise"] == {"std": 0.2, "tau_ms": 4.0}
 
 
 def test_files_outside_the_folder_need_leave(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
