@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from circuitlab.cli.common import AllowOutside, say
+from circuitlab.cli.common import AllowOutside, Scale, say
 from circuitlab.errors import CircuitlabError
 
 
@@ -28,6 +28,7 @@ def export(
         int | None,
         typer.Option(help="Of a circuit file: seed of the connections and weights, where it has none."),
     ] = None,
+    scale: Scale = None,
     force: Annotated[
         bool, typer.Option("--force", help="Replace the folder if circuitlab itself wrote it.")
     ] = False,
@@ -50,13 +51,14 @@ def export(
             raise CircuitlabError(
                 f"--weights: {source} is a circuit file, whose weights are the initial ones; leave it out"
             )
-        circuit = build(load_circuit(source, allow_outside=allow_outside), seed=seed or 0)
+        circuit = build(load_circuit(source, allow_outside=allow_outside, scale=scale), seed=seed or 0)
         which = "the circuit file's weights"
     elif is_run_file(source) or source.suffix in (".h5", ".hdf5"):
-        if seed is not None:
-            raise CircuitlabError(
-                f"--seed: {source} is a run file, whose circuit is drawn already; leave it out"
-            )
+        for option, value in (("--seed", seed), ("--scale", scale)):
+            if value is not None:
+                raise CircuitlabError(
+                    f"{option}: {source} is a run file, whose circuit is drawn already; leave it out"
+                )
         chosen = weights or ("final" if snapshots(source) else "initial")
         circuit = circuit_of_run(source, chosen)
         which = f"{chosen} weights"

@@ -5,7 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import re
+import tokenize
+import warnings
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +22,11 @@ from circuitlab.graph.memory import available_memory, gigabytes
 
 TYPED = re.compile(r"(.+):(str|bool|u?int(?:8|16|32|64)|float(?:32|64))")
 """A column's name that says its type, `id:str`, where the values alone would say another."""
+
+_DAMAGE = (
+    *(ValueError, EOFError, KeyError, NotImplementedError, SyntaxError, TypeError, OverflowError, MemoryError),
+)
+"""What numpy raises on broken bytes."""
 
 
 @dataclass(frozen=True)
@@ -242,7 +250,8 @@ def read_arrays(path: Path) -> dict[str, NDArray]:
                 raise FormatError(
                     f"{path}: unpacks to {gigabytes(size)}; {gigabytes(available_memory())} are available"
                 )
-        with path.open("rb") as file:
+        with path.open("rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("error")
             loaded = np.load(file, allow_pickle=False)
             return (
                 {"array": loaded}
@@ -251,5 +260,6 @@ def read_arrays(path: Path) -> dict[str, NDArray]:
             )
     except OSError as error:
         raise FormatError(f"{path}: cannot be read: {error.strerror or 'damaged'}") from error
-    except (ValueError, EOFError, zipfile.BadZipFile, KeyError, NotImplementedError) as error:
-        raise FormatError(f"{path}: is not a {path.suffix} file of plain numeric arrays: {error}") from error
+    except (*_DAMAGE, zipfile.BadZipFile, tokenize.TokenError, zlib.error, UserWarning) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise FormatError(f"{path}: is not a {path.suffix} file of plain numeric arrays: {reason}") from error

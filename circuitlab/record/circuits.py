@@ -99,7 +99,8 @@ def _initial(run: Run) -> Circuit:
             name: _population(run, name, link) for name, link in _in_order(nodes, spec["populations"])
         },
         projections={
-            name: _projection(run, name, link) for name, link in _in_order(edges, spec["projections"])
+            name: _projection(run, name, link, spec["projections"].get(name, {}))
+            for name, link in _in_order(edges, spec["projections"])
         },
         origin=origin,
     )
@@ -175,7 +176,8 @@ def _population(run: Run, name: str, path: str) -> Population:
     )
 
 
-def _projection(run: Run, name: str, path: str) -> Projection:
+def _projection(run: Run, name: str, path: str, asked: Mapping[str, Any]) -> Projection:
+    """A projection, with the kernel that the circuit file asked for: the file's is the one that was chosen."""
     said = _attributes(run, path)
     weight, index = run.read(f"{path}/0/syn_weight"), _optional(run, f"{path}/0/parameter_index")
     parameters = None
@@ -198,7 +200,7 @@ def _projection(run: Run, name: str, path: str) -> Projection:
         site=str(said["site"]),
         carries=str(said["carries"]),
         plastic=bool(said["plastic"]),
-        kernel=str(said["kernel"]),
+        kernel=str(asked.get("kernel", said["kernel"])),
         edges=Edges(
             source=run.read(f"{path}/source_node_id").astype(np.int32),
             target=run.read(f"{path}/target_node_id").astype(np.int32),

@@ -29,10 +29,10 @@ class CircuitSpec(Model):
     """Seed of every random draw of the circuit; the experiment's seed unless given."""
     scale: Annotated[float, Field(gt=0)] = 1.0
     """Multiplies the neurons of every population but inputs and outputs; densities stay."""
-    origin: str | None = None
-    """JSON file that says where an imported circuit comes from, relative to this file; `import` writes it."""
     layers: dict[str, LayerSpec] = Field(default_factory=dict)
     """Depth ranges that populations lie in, by name."""
+    origin: str | None = None
+    """JSON file that says where an imported circuit comes from, relative to this file; `import` writes it."""
     populations: dict[str, PopulationSpec]
     """The populations, by name."""
     projections: dict[str, ProjectionSpec]

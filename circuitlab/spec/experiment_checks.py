@@ -38,6 +38,16 @@ def check_experiment(
         model: ExperimentSpec.
         circuit: the experiment's circuit, None where it could not be read: what rests on it is passed over.
     """
+    for kind, names in (
+        (("input", circuit.inputs), ("output", circuit.outputs)) if circuit is not None else ()
+    ):
+        if not names:
+            source.report(
+                ("circuit",),
+                f"no {kind} population in the circuit; data needs at least one of type '{kind}' (an import gives one "
+                f"by {'--type POP=input' if kind == 'input' else '--readout N or --output POP'})",
+            )
+            circuit = None
     named = {
         "record": (ProbeSpec, _probe),
         "manipulations": (ManipulationSpec, check_manipulation),

@@ -250,15 +250,36 @@ def test_sonata(tmp_path: Path) -> None:
     sonata(path, one={"source_node_id": [4], "target_node_id": [1]})
     assert edges() == "edges.h5: no neuron 4: population 'b' has 4 units, 0 to 3"
     sonata(path, one={"source_node_id": [1]})
-    assert edges() == "edges.h5: '/edges/one' has no target_node_id"
+    assert edges() == "edges.h5: /edges/one has no dataset 'target_node_id'"
     sonata(path, one={**one, "1/syn_weight": [1.0]})
-    assert edges() == "edges.h5: '/edges/one' has several edge groups; only group 0 is read"
+    assert edges() == "edges.h5: /edges/one has no dataset 'edge_group_id'"
     sonata(path)
     assert edges() == "edges.h5: is not a SONATA edge file: it has no group /edges"
     path.write_text("not HDF5")
-    assert edges().startswith("edges.h5: is not a readable SONATA file: ")
+    assert edges() == "edges.h5: is not an HDF5 file"
     path.unlink()
     assert edges() == "edges.h5: cannot be read: No such file or directory"
+
+
+def test_sonata_edges_of_several_groups(tmp_path: Path) -> None:
+    """Each row's weight is that of its own group and row, times the number of its synapses."""
+    rows = {
+        "source_node_id": [0, 1, 2],
+        "target_node_id": [1, 2, 3],
+        "edge_group_id": [1, 0, 1],
+        "edge_group_index": [1, 0, 0],
+        "0/syn_weight": [0.5],
+        "0/nsyns": [3],
+        "1/syn_weight": [0.25, -2.0],
+        "1/nsyns": [1, 4],
+    }
+    synapses = read_edges(sonata(tmp_path / "edges.h5", one=rows), B, B)
+    assert triples(synapses) == [(0, 1, -8.0), (1, 2, 1.5), (2, 3, 0.25)]
+    assert synapses.multiplicity is not None
+    assert synapses.multiplicity.tolist() == [4, 3, 1]
+    path = sonata(tmp_path / "edges.h5", one={k: v for k, v in rows.items() if k != "0/syn_weight"})
+    told = refusal(lambda: read_edges(path, B, B), tmp_path)
+    assert told.startswith("edges.h5: /edges/one: 1 of 3 edges have no syn_weight; type tables are not read here")
 
 
 LAUGHS = """<?xml version="1.0"?>
