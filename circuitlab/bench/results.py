@@ -37,7 +37,7 @@ class Results:
     """A benchmark's results.
 
     Args:
-        benchmark: cost, kernels, scale or train.
+        benchmark: cost, kernels, scale, train or anatomy.
         options: what it was asked for, seeds included.
         machine: as `describe` tells it.
         tables: for readers.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from circuitlab.cli.common import say, table
+from circuitlab.cli.common import AllowOutside, CircuitFile, Scale, say, table
 
 if TYPE_CHECKING:
     from circuitlab.bench.results import Results, Table
@@ -177,6 +177,34 @@ def scale(
     settings = measured.limited(standard, limit)
     options = {"largest": limit, "repeats": settings.repeats, "seed": seed, "short": short}
     _report("scale", options, _threads(threads), lambda: measured.run(settings), json, markdown, plot)
+
+
+@bench.command()
+def anatomy(
+    circuit: CircuitFile,
+    scale: Scale = None,
+    alpha: Annotated[float, typer.Option(min=1e-9, help="Leak of the controller, per sample.")] = 1.0,
+    seed: Seed = 0,
+    threads: Threads = None,
+    json: Json = None,
+    markdown: Markdown = None,
+    allow_outside: AllowOutside = False,
+) -> None:
+    """Time and peak memory of a circuit file: building, compiling, both equilibria of a sample, one local update."""
+    from circuitlab.bench import anatomy as measured
+    from circuitlab.spec.circuit import load_circuit
+
+    spec = load_circuit(circuit, allow_outside=allow_outside, scale=scale)
+    options = {"circuit": str(circuit), "scale": spec.scale, "alpha": alpha, "seed": seed}
+    _report(
+        "anatomy",
+        options,
+        _threads(threads),
+        lambda: measured.run(spec, alpha, seed),
+        json,
+        markdown,
+        None,
+    )
 
 
 @bench.command()

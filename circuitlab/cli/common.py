@@ -22,6 +22,14 @@ AllowOutside = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables, for other programs.")]
 CircuitFile = Annotated[Path, typer.Argument(metavar="CIRCUIT", help="The circuit's YAML file.")]
+Scale = Annotated[
+    float | None,
+    typer.Option(
+        "--scale",
+        metavar="S",
+        help="Multiply the sizes of all populations but inputs and outputs, densities kept, in place of the file's scale.",
+    ),
+]
 
 PIPED_WIDTH = 160
 """Columns of a table when nobody watches: wide enough that nothing is cut off in a log."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from circuitlab.cli.common import AllowOutside, AsJson, CircuitFile, print_json, say, table
+from circuitlab.cli.common import AllowOutside, AsJson, CircuitFile, Scale, print_json, say, table
 from circuitlab.cli.run import Overrides
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def equilibrium(
     overrides: Overrides = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
     as_json: AsJson = False,
+    scale: Scale = None,
     allow_outside: AllowOutside = False,
 ) -> None:
     """Find a circuit's free and controlled equilibrium, and the update that least control would make.
@@ -61,7 +62,7 @@ def equilibrium(
     from circuitlab.spec.experiment import experiment_from
 
     refuse_existing(output, str(output), overwrite)
-    circuit = load_circuit(file, allow_outside=allow_outside)
+    circuit = load_circuit(file, allow_outside=allow_outside, scale=scale)
     changes = list(overrides or ())
     if control is not None:
         changes.insert(0, f"control.pathway={control}")

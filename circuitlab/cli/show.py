@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from circuitlab.cli.common import AllowOutside, AsJson, CircuitFile, memory, print_json, say, table
+from circuitlab.cli.common import AllowOutside, AsJson, CircuitFile, Scale, memory, print_json, say, table
 from circuitlab.errors import CircuitError
 
 
@@ -29,6 +29,7 @@ def show(
     ] = 64,
     rule: Annotated[str, typer.Option(help="Its learning rule.")] = "least_control",
     dtype: Annotated[str, typer.Option(help="Its precision, float32 or float64.")] = "float32",
+    scale: Scale = None,
     allow_outside: AllowOutside = False,
 ) -> None:
     """Show a circuit: populations, projections, densities, memory, spectral radius, solver, and its drawing."""
@@ -41,7 +42,7 @@ def show(
     for option, value, allowed in (("--rule", rule, RULES), ("--dtype", dtype, DTYPES)):
         if value not in allowed:
             raise CircuitError(f"{option}: no '{value}'; allowed: {', '.join(allowed)}")
-    built = build(load_circuit(circuit, allow_outside=allow_outside), seed=seed)
+    built = build(load_circuit(circuit, allow_outside=allow_outside, scale=scale), seed=seed)
     summary = summarize(built, batch=batch, rule=rule, dtype=DTYPES[dtype])
     if draw is not None:
         from circuitlab.report.draw import draw as draw_circuit

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from circuitlab.cli.common import AllowOutside, AsJson, print_json, say
+from circuitlab.cli.common import AllowOutside, AsJson, Scale, print_json, say
 from circuitlab.errors import CircuitlabError, SpecError
 
 
@@ -17,13 +17,14 @@ def validate(
         list[Path], typer.Argument(metavar="FILE...", help="Circuit and experiment files (YAML).")
     ],
     as_json: AsJson = False,
+    scale: Scale = None,
     allow_outside: AllowOutside = False,
 ) -> None:
     """Check circuit and experiment files: every mistake in one go, with its line and what is allowed.
 
     The circuit is also built, and an experiment's data read, so that nothing is left to be found in the run.
     """
-    reports = [_check(file, allow_outside) for file in files]
+    reports = [_check(file, allow_outside, scale) for file in files]
     if as_json:
         print_json(reports)
     else:
@@ -38,7 +39,7 @@ def validate(
         raise typer.Exit(1)
 
 
-def _check(file: Path, allow_outside: bool) -> dict[str, Any]:
+def _check(file: Path, allow_outside: bool, scale: float | None) -> dict[str, Any]:
     """What is in a file, or what is wrong with it."""
     from circuitlab.experiment.training import prepare
     from circuitlab.graph.build import build
@@ -51,9 +52,10 @@ def _check(file: Path, allow_outside: bool) -> dict[str, Any]:
     try:
         kind = kind_of(file)
         if kind == "circuit":
-            experiment, circuit = None, load_circuit(file, allow_outside=allow_outside)
+            experiment, circuit = None, load_circuit(file, allow_outside=allow_outside, scale=scale)
         else:
-            experiment = load_experiment(file, allow_outside=allow_outside)
+            scaled = () if scale is None else (f"circuit.scale={scale}",)
+            experiment = load_experiment(file, scaled, allow_outside=allow_outside)
             circuit = experiment.circuit
         report["warnings"] = warnings(experiment or circuit)
         if experiment is None:

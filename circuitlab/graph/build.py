@@ -11,15 +11,25 @@ import numpy as np
 
 from circuitlab.errors import CircuitError
 from circuitlab.graph.circuit import Circuit, Noise, Population, Projection
-from circuitlab.graph.edges import Edges, FloatArray, Synapses, coalesce
+from circuitlab.graph.edges import LARGE, Edges, FloatArray, Synapses, coalesce
 from circuitlab.graph.formats import read_edges, read_weights
 from circuitlab.graph.junctions import agreed, check_junctions
 from circuitlab.graph.memory import refuse_too_large
-from circuitlab.graph.neurons import grid_positions, read_attributes, read_bias, read_names, read_positions
+from circuitlab.graph.neurons import (
+    grid_positions,
+    hold_to_layer,
+    read_attributes,
+    read_bias,
+    read_names,
+    read_positions,
+    shifted,
+    with_depth,
+)
 from circuitlab.graph.rules import draw, expected_edges, transposed
 from circuitlab.graph.streams import stream
 from circuitlab.graph.weights import RANDOM_WEIGHTS, check_weights, initial_bias, of_rank, random_weights
 from circuitlab.spec.circuit import CircuitSpec, PopulationSpec, ProjectionSpec, WeightsSpec
+from circuitlab.spec.layers import LayerSpec
 
 
 def build(spec: CircuitSpec, seed: int = 0) -> Circuit:
@@ -47,7 +57,8 @@ def _build(spec: CircuitSpec, seed: int) -> Circuit:
     populations = {}
     for name, population in spec.populations.items():
         with _located(f"populations.{name}"):
-            populations[name] = _population(name, population, seed, spec.folder)
+            layer = None if population.layer is None else spec.layers[population.layer]
+            populations[name] = _population(name, population, seed, spec.folder, layer)
     order = _order(spec)
     files = {
         name: _edge_file(projection, populations, spec.folder)
@@ -73,7 +84,9 @@ def _located(where: str) -> Iterator[None]:
         raise CircuitError(f"{where}: {error}") from error
 
 
-def _population(name: str, spec: PopulationSpec, seed: int, folder: Path) -> Population:
+def _population(
+    name: str, spec: PopulationSpec, seed: int, folder: Path, layer: LayerSpec | None
+) -> Population:
     names = None
     if spec.names is not None:
         names = read_names(folder / spec.names.file, spec.size) if spec.names.file else spec.names.values
@@ -95,7 +108,8 @@ def _population(name: str, spec: PopulationSpec, seed: int, folder: Path) -> Pop
         bias=bias,
         bias_plastic=spec.bias is not None and spec.bias.plastic,
         names=names,
-        positions=_positions(name, spec, seed, folder, names),
+        positions=_positions(name, spec, seed, folder, names, layer),
+        layer=spec.layer,
         attributes=read_attributes(folder / spec.attributes.file, spec.size, names)
         if spec.attributes
         else {},
@@ -106,12 +120,32 @@ def _population(name: str, spec: PopulationSpec, seed: int, folder: Path) -> Pop
 
 
 def _positions(
-    name: str, spec: PopulationSpec, seed: int, folder: Path, names: tuple[str, ...] | None
+    name: str,
+    spec: PopulationSpec,
+    seed: int,
+    folder: Path,
+    names: tuple[str, ...] | None,
+    layer: LayerSpec | None,
 ) -> FloatArray | None:
-    """Positions [unit, dimension]: listed, from a file, on a grid, or uniform in a box."""
+    """Positions [unit, dimension] with their origin, in their layer."""
     positions = spec.positions
     if positions is None:
         return None
+    places = shifted(_places(name, spec, seed, folder, names), positions.origin)
+    if layer is None:
+        return places
+    if positions.random is not None:
+        return with_depth(places, stream(seed, "depth", name), layer)
+    hold_to_layer(places, layer, str(spec.layer), names)
+    return places
+
+
+def _places(
+    name: str, spec: PopulationSpec, seed: int, folder: Path, names: tuple[str, ...] | None
+) -> FloatArray:
+    """Positions [unit, dimension]: listed, from a file, on a grid, or uniform in a box."""
+    positions = spec.positions
+    assert positions is not None
     if positions.file is not None:
         return read_positions(folder / positions.file, spec.size, names)
     if positions.grid is not None:
@@ -247,7 +281,8 @@ def _edges(
     given = synapses.parameters if shared else synapses.weight
     size = int(np.prod(synapses.parameter_shape)) if synapses.parameter_shape is not None else len(synapses)
     own = weights.init == "transpose" or (weights.init == "file" and weights.file is None)
-    values = np.zeros(size)
+    dtype = np.float32 if len(synapses) >= LARGE and not shared else np.float64
+    values = np.zeros(size, dtype=dtype)
     if weights.init == "transpose" and rule != "transpose":
         raise CircuitError(
             "weights.init: transpose copies another projection's weights; it needs {rule: transpose, of: ..}"
@@ -255,16 +290,16 @@ def _edges(
     if given is not None and (own or (rule == "pool" and weights.init == "torch_linear")):
         values = given * weights.scale
     elif weights.init == "constant":
-        values = np.full(size, float(weights.value or 0.0)) * weights.scale
+        values = np.full(size, float(weights.value or 0.0) * weights.scale, dtype=dtype)
         if synapses.multiplicity is not None and not shared:
-            values = values * synapses.multiplicity
+            values *= synapses.multiplicity
     elif weights.init in RANDOM_WEIGHTS or own:
         drawn = (
             weights if weights.init in RANDOM_WEIGHTS else weights.model_copy(update={"init": "torch_linear"})
         )
         count = None if shared else synapses.multiplicity
         total = size if count is None else int(count.sum())
-        values = random_weights(stream(seed, "weights", name), synapses, total, drawn, source.sign)
+        values = random_weights(stream(seed, "weights", name), synapses, total, drawn, source.sign, dtype)
         if count is not None and size:
             values = np.add.reduceat(values, np.cumsum(count) - count)
     edges = coalesce(

@@ -42,6 +42,7 @@ class Population:
         bias: initial bias, dimensionless, shape [unit]; None where there is none. bias_plastic: whether it
             learns.
         names: name of each neuron, or None. positions: [unit, dimension], in the user's length unit, or None.
+        layer: name of the layer they lie in, or None.
         attributes: further properties of the neurons, each of shape [unit].
         noise: current into the somata in real-time simulation, or None; equilibria have none.
     """
@@ -62,6 +63,7 @@ class Population:
     gain: float = 1.0
     threshold: float = 0.0
     noise: Noise | None = None
+    layer: str | None = None
 
     def label(self, index: int) -> str:
         """How messages call one neuron: `l4/3`, or `l4/AVAL` where neurons have names."""

@@ -30,6 +30,7 @@ POPULATION_FIELDS = (
         "sign",
         "controlled",
         "bias_plastic",
+        "layer",
     ),
 )
 PROJECTION_FIELDS = (

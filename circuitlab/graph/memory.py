@@ -8,9 +8,25 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from circuitlab.errors import CircuitError
+from circuitlab.graph.edges import LARGE
 
-GRAPH_BYTES = 28
-COMPILED_BYTES = 24
+GRAPH_BYTES, LARGE_GRAPH_BYTES = 20, 9
+"""Bytes of a synapse in the graph: source 4, target 4 (none), weight 8 (4), how many are parallel 4 (1), where a
+projection has fewer than `LARGE` synapses (or more)."""
+COMPILED_BYTES, LARGE_COMPILED_BYTES = 16, 12
+"""Compiled: value, and row and value of the transpose, 4 each; its permutation 4 (none). Columns are the graph's."""
+UPDATE_BYTES = 4
+"""Of one update, in float32."""
+DRAWING_BYTES, SORTING_BYTES = 32, 52
+"""Of a synapse of the projection that is being drawn, by a rule that draws in order, and by any other."""
+IN_ORDER = (
+    "all_to_all",
+    "one_to_one",
+    "fixed_indegree",
+    "fixed_total_number",
+    "pairwise_bernoulli",
+    "pairwise_poisson",
+)
 LIMIT_VARIABLE = "CIRCUITLAB_MEMORY_LIMIT"
 
 _UNITS = {
@@ -59,12 +75,12 @@ def refuse_too_large(expected: Mapping[str, tuple[str, float]]) -> None:
     if not expected:
         return
     total = sum(count for _, count in expected.values())
-    need, limit = total * (GRAPH_BYTES + COMPILED_BYTES), available_memory()
-    if need <= limit:
-        return
     name = max(expected, key=lambda key: expected[key][1])
     rule, count = expected[name]
-    own = count * (GRAPH_BYTES + COMPILED_BYTES)
+    own = _needed(rule, count)
+    need, limit = max(own, sum(_settled(count) for _, count in expected.values())), available_memory()
+    if need <= limit:
+        return
     message = f"projections.{name}: {rule} makes {count:,.0f} synapses, about {gigabytes(own)}; "
     if own <= limit:
         message += f"the whole circuit has {total:,.0f}, about {gigabytes(need)}; "
@@ -75,6 +91,18 @@ def refuse_too_large(expected: Mapping[str, tuple[str, float]]) -> None:
         else "a sparse rule such as {rule: fixed_indegree, indegree: 100}"
     )
     raise CircuitError(message)
+
+
+def _settled(count: float) -> float:
+    """Bytes of a projection of so many synapses once it is compiled, and one update of it."""
+    if count >= LARGE:
+        return count * (LARGE_GRAPH_BYTES + LARGE_COMPILED_BYTES + UPDATE_BYTES)
+    return count * (GRAPH_BYTES + COMPILED_BYTES + UPDATE_BYTES)
+
+
+def _needed(rule: str, count: float) -> float:
+    """Bytes of a projection at its highest: drawn, or compiled and updated."""
+    return max(count * (DRAWING_BYTES if rule in IN_ORDER else SORTING_BYTES), _settled(count))
 
 
 def _machine_memory() -> float:

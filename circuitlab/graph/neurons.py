@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from circuitlab.errors import CircuitError, FormatError
 from circuitlab.graph.edges import FloatArray
 from circuitlab.graph.tables import Table, read_arrays, read_table
+from circuitlab.spec.layers import LayerSpec
 
 
 def read_names(path: Path, size: int) -> tuple[str, ...]:
@@ -90,6 +91,53 @@ def grid_positions(shape: Sequence[int], spacing: float | Sequence[float], size:
     return np.stack(np.unravel_index(np.arange(size), tuple(shape)), axis=1) * np.asarray(
         spacing, dtype=np.float64
     )
+
+
+def shifted(places: FloatArray, origin: Sequence[float] | None) -> FloatArray:
+    """Positions [unit, dimension] with the origin added.
+
+    Raises:
+        CircuitError: the origin has another number of dimensions.
+    """
+    if origin is None:
+        return places
+    if len(origin) != places.shape[1]:
+        raise CircuitError(
+            f"positions: the origin has {len(origin)} numbers for positions in {places.shape[1]} dimensions"
+        )
+    return places + np.asarray(origin, dtype=np.float64)
+
+
+def with_depth(places: FloatArray, generator: np.random.Generator, layer: LayerSpec) -> FloatArray:
+    """Positions with one more dimension, the depth, uniform in the layer."""
+    low, high = layer.bounds
+    axis = _depth_axis(layer, places.shape[1] + 1)
+    return np.insert(places, axis, generator.uniform(low, high, size=places.shape[0]), axis=1)
+
+
+def hold_to_layer(places: FloatArray, layer: LayerSpec, name: str, names: Sequence[str] | None) -> None:
+    """Refuse positions outside of their layer.
+
+    Raises:
+        CircuitError: names the first neuron that lies outside.
+    """
+    low, high = layer.bounds
+    depth = places[:, _depth_axis(layer, places.shape[1])]
+    outside = (depth < low) | (depth > high)
+    if outside.any():
+        first = int(np.argmax(outside))
+        who = first if names is None else f"'{names[first]}'"
+        raise CircuitError(
+            f"positions: neuron {who} lies at the depth {depth[first]:g}, outside of layer '{name}', "
+            f"{low:g} to {high:g}"
+        )
+
+
+def _depth_axis(layer: LayerSpec, dimensions: int) -> int:
+    try:
+        return layer.depth_axis(dimensions)
+    except ValueError as error:
+        raise CircuitError(f"layer: {error}") from error
 
 
 def _rows(table: Table, size: int, names: Sequence[str] | None, what: str) -> NDArray[np.intp]:

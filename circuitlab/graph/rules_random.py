@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from circuitlab.errors import CircuitError
 from circuitlab.graph.circuit import Population
-from circuitlab.graph.edges import Synapses
+from circuitlab.graph.edges import CHUNK, Synapses
 from circuitlab.graph.rule import Parameters, Rule, need, option, probability, same_population, whole
 from circuitlab.graph.sampling import bernoulli_positions, distinct
 
@@ -34,9 +34,13 @@ def _from_position(
 ) -> Synapses:
     """Synapses from their position in the row-major list of allowed pairs, targets as rows."""
     skip = _no_autapses(source, target, parameters)
-    row, column = np.divmod(position, max(source.size - skip, 1))
-    row, column = row.astype(np.int32), column.astype(np.int32)
-    return Synapses(column + (column >= row) if skip else column, row)
+    row, column = np.empty(position.size, dtype=np.int32), np.empty(position.size, dtype=np.int32)
+    for start in range(0, position.size, CHUNK):
+        part = slice(start, start + CHUNK)
+        row[part], column[part] = np.divmod(position[part], max(source.size - skip, 1))
+        if skip:
+            column[part] += column[part] >= row[part]
+    return Synapses(column, row)
 
 
 def _choices(
@@ -54,7 +58,8 @@ def _choices(
     if count and available < 1:
         raise CircuitError(f"{what} is {count}, but {pool} has {size} units and no autapses are allowed")
     if option(parameters, "allow_multapses", True):
-        chosen = np.sort(generator.integers(max(available, 1), size=(rows, count)), axis=1)
+        chosen = generator.integers(max(available, 1), size=(rows, count))
+        chosen.sort(axis=1)
     elif count > available:
         without = " and no autapses" if skip else ""
         raise CircuitError(
@@ -132,7 +137,8 @@ def fixed_total_number(
     if count and pairs < 1:
         raise CircuitError(f"N is {count}, but there is no pair to connect without autapses")
     if option(parameters, "allow_multapses", True):
-        position = np.sort(generator.integers(max(pairs, 1), size=count))
+        position = generator.integers(max(pairs, 1), size=count)
+        position.sort()
     elif count > pairs:
         raise CircuitError(f"N is {count:,}, but without multapses there are only {pairs:,} pairs")
     else:
@@ -158,7 +164,9 @@ def pairwise_poisson(
     _needs_multapses("pairwise_poisson", parameters)
     pairs = _pairs(source, target, parameters)
     count = int(generator.poisson(_mean_synapses(parameters) * pairs))
-    return _from_position(np.sort(generator.integers(max(pairs, 1), size=count)), source, target, parameters)
+    position = generator.integers(max(pairs, 1), size=count)
+    position.sort()
+    return _from_position(position, source, target, parameters)
 
 
 def symmetric_pairwise_bernoulli(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-CHUNK = 1 << 22
+from circuitlab.graph.edges import CHUNK
 
 
 def bernoulli_positions(generator: np.random.Generator, total: int, p: float) -> NDArray[np.int64]:

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse.linalg import svds
 
 from circuitlab.errors import CircuitError
 from circuitlab.graph.circuit import Population
-from circuitlab.graph.edges import Edges, FloatArray, Synapses
+from circuitlab.graph.edges import CHUNK, Edges, FloatArray, IntArray, Synapses
 
 Generator = np.random.Generator
 EXACT_SVD = 1000
@@ -78,18 +79,31 @@ def fans(synapses: Synapses) -> tuple[float, float]:
     """Mean number of synapses onto a target neuron that has any, and from a source neuron that has any."""
     if len(synapses) == 0:
         return 1.0, 1.0
-    receiving = np.count_nonzero(np.bincount(synapses.target))
-    sending = np.count_nonzero(np.bincount(synapses.source))
-    return len(synapses) / receiving, len(synapses) / sending
+    return len(synapses) / _present(synapses.target), len(synapses) / _present(synapses.source)
+
+
+def _present(index: IntArray) -> int:
+    """How many different numbers there are among indices."""
+    seen = np.zeros(int(index.max()) + 1, dtype=bool)
+    for start in range(0, index.size, CHUNK):
+        seen[index[start : start + CHUNK]] = True
+    return int(np.count_nonzero(seen))
 
 
 def random_weights(
-    generator: Generator, synapses: Synapses, size: int, weights: Any, sign: str | None
-) -> FloatArray:
+    generator: Generator,
+    synapses: Synapses,
+    size: int,
+    weights: Any,
+    sign: str | None,
+    dtype: type[np.floating] = np.float64,
+) -> NDArray[np.floating]:
     """Weights drawn by name; under Dale's law |weight| times the sign.
 
+    They are drawn a part after another in double precision: how they are kept changes no draw.
+
     Args:
-        size: how many to draw.
+        size: how many to draw. dtype: the precision in which they are kept.
         weights: has the attributes init, scale, gain, mean, std, low, high.
         sign: excitatory, inhibitory or None: the source population's.
 
@@ -98,14 +112,17 @@ def random_weights(
     """
     if weights.std is not None and weights.std < 0:
         raise CircuitError(f"weights.std is {weights.std:g}; a standard deviation is at least 0")
-    values = RANDOM_WEIGHTS[weights.init](generator, size, *fans(synapses), weights) * _default(
-        weights.scale, 1.0
-    )
-    return values if sign is None else SIGNS[sign] * np.abs(values)
+    scale, mean_fans = _default(weights.scale, 1.0), fans(synapses)
+    values = np.empty(size, dtype=dtype)
+    for start in range(0, max(size, 1), CHUNK):
+        part = RANDOM_WEIGHTS[weights.init](generator, min(CHUNK, size - start), *mean_fans, weights)
+        part *= scale
+        values[start : start + CHUNK] = part if sign is None else SIGNS[sign] * np.abs(part)
+    return values
 
 
 def check_weights(
-    source: Population, target: Population, synapses: Synapses | Edges, weight: FloatArray
+    source: Population, target: Population, synapses: Synapses | Edges, weight: NDArray[np.floating]
 ) -> None:
     """Refuse weights that are not finite or that break Dale's law.
 

@@ -94,6 +94,8 @@ def _write_nodes(group: h5py.Group, population: Population, type_id: int) -> Non
     }
     if population.noise is not None:
         attributes |= {"noise_std": population.noise.std, "noise_tau_ms": population.noise.tau_ms}
+    if population.layer is not None:
+        attributes["layer"] = population.layer
     if population.shape is not None:
         attributes["shape"] = np.array(population.shape, dtype=np.int64)
     set_attributes(group, attributes)
@@ -135,7 +137,9 @@ def _write_edges(group: h5py.Group, projection: Projection, type_id: int) -> Non
         inner,
         "syn_weight",
         np.asarray(edges.weight),
-        "[edge] weight before training, parallel synapses summed",
+        "[edge] conductance before training, relative to the leak; of the pair, in both directions"
+        if projection.kind == "electrical"
+        else "[edge] weight before training, parallel synapses summed",
     )
     put(
         inner,

@@ -97,14 +97,12 @@ class Memory:
 
 def graph_bytes(projection: Projection) -> int:
     """Bytes of a projection's edges and initial weights."""
-    edges = projection.edges
-    arrays: list[Any] = [edges.source, edges.target, edges.weight, edges.multiplicity]
-    arrays += [edges.parameter_index, edges.parameters, *edges.attributes.values()]
-    return sum(array.nbytes for array in arrays if array is not None)
+    return projection.edges.nbytes
 
 
 def stored_bytes(kernel: Kernel) -> int:
-    """Bytes that a kernel stores once it has been used: parameters, indices and copies, each storage once."""
+    """Bytes that a kernel stores once it has been used: parameters, indices and copies, each storage once, without
+    what it shares with the graph."""
     kernel.current()
     tensors = [*kernel.parameters(), *kernel.buffers()]
     tensors += [value for value in vars(kernel).values() if isinstance(value, Tensor)]
@@ -115,7 +113,7 @@ def stored_bytes(kernel: Kernel) -> int:
             parts = [tensor.crow_indices(), tensor.col_indices(), tensor.values()]
         for part in parts:
             storages[part.untyped_storage().data_ptr()] = part.untyped_storage().nbytes()
-    return sum(storages.values())
+    return sum(storages.values()) - kernel.borrowed
 
 
 def solving(units: int, outputs: int, samples: int, rule: str, itemsize: int) -> float:

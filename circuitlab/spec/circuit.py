@@ -11,8 +11,10 @@ from circuitlab.errors import SpecError
 from circuitlab.spec.base import Model, parse, without_none
 from circuitlab.spec.circuit_checks import check_circuit
 from circuitlab.spec.kinds import expect
+from circuitlab.spec.layers import LayerSpec
 from circuitlab.spec.populations import PopulationSpec
 from circuitlab.spec.projections import ConnectSpec, ProjectionSpec, WeightsSpec
+from circuitlab.spec.scaling import apply_scale
 from circuitlab.spec.source import Source, read
 
 
@@ -25,6 +27,10 @@ class CircuitSpec(Model):
     """What the circuit is, in a sentence."""
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] | None = None
     """Seed of every random draw of the circuit; the experiment's seed unless given."""
+    scale: Annotated[float, Field(gt=0)] = 1.0
+    """Multiplies the neurons of every population but inputs and outputs; densities stay."""
+    layers: dict[str, LayerSpec] = Field(default_factory=dict)
+    """Depth ranges that populations lie in, by name."""
     populations: dict[str, PopulationSpec]
     """The populations, by name."""
     projections: dict[str, ProjectionSpec]
@@ -59,17 +65,30 @@ class CircuitSpec(Model):
         return text if self._source is None else self._source.located(text)
 
     def resolved(self) -> dict[str, Any]:
-        """The whole file with every default written out; reading it gives the same circuit."""
+        """The whole file with every default written out; reading it gives the same circuit.
+
+        Its numbers of neurons and synapses are the scaled ones, and it has no `scale`.
+        """
         head = without_none(self.model_dump(mode="json", include={"circuit", "description", "seed"}))
         return {
             **head,
+            **(
+                {"layers": {name: layer.resolved() for name, layer in self.layers.items()}}
+                if self.layers
+                else {}
+            ),
             "populations": {name: population.resolved() for name, population in self.populations.items()},
             "projections": {name: projection.resolved() for name, projection in self.projections.items()},
         }
 
 
 def load_circuit(
-    path: str | Path, *, text: str | None = None, folder: Path | None = None, allow_outside: bool = False
+    path: str | Path,
+    *,
+    text: str | None = None,
+    folder: Path | None = None,
+    allow_outside: bool = False,
+    scale: float | None = None,
 ) -> CircuitSpec:
     """Read a circuit file.
 
@@ -78,11 +97,14 @@ def load_circuit(
         text: YAML to read in place of the file.
         folder: what the file's paths are relative to; the file's own folder unless given.
         allow_outside: whether files outside that folder may be read.
+        scale: of the populations' sizes, in place of the file's own.
 
     Raises:
         SpecError: with every mistake of the file, in file order.
     """
     source = read(path, text)
+    if scale is not None:
+        rescale(source, scale, "--scale")
     spec = circuit_of(source, Path(path).parent if folder is None else folder, allow_outside=allow_outside)
     if spec is None or source.found:
         raise SpecError(source.problems)
@@ -93,11 +115,23 @@ def circuit_of(source: Source, folder: Path, *, allow_outside: bool = False) -> 
     """The circuit in a source that was read; its mistakes are reported to the source."""
     expect(source, "circuit")
     _sites(source.data)
+    apply_scale(source)
     spec = parse(CircuitSpec, source.data, source)
     check_circuit(source, folder, allow_outside)
     if spec is not None:
         spec._folder, spec._where, spec._source = folder, source.name, source
     return spec
+
+
+def rescale(source: Source, scale: float, name: str) -> None:
+    """Put a scale in place of the file's own.
+
+    Args:
+        name: what messages call it, such as `--scale`.
+    """
+    expect(source, "circuit")
+    source.data = {**source.data, "scale": scale}
+    source.override(("scale",), name)
 
 
 def _sites(data: dict[str, Any]) -> None:
@@ -128,4 +162,5 @@ __all__ = [
     "WeightsSpec",
     "circuit_of",
     "load_circuit",
+    "rescale",
 ]

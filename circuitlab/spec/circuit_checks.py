@@ -14,6 +14,7 @@ from typing import Any, get_args
 from circuitlab.spec.base import Model, described, listed
 from circuitlab.spec.entries import Entry, Finding, entry_of, publish
 from circuitlab.spec.files import file_problem
+from circuitlab.spec.layers import LayerSpec, check_layer, check_placement
 from circuitlab.spec.populations import PopulationSpec, PopulationType
 from circuitlab.spec.projection_checks import check_projection
 from circuitlab.spec.projections import ProjectionSpec
@@ -28,9 +29,15 @@ def check_circuit(source: Source, folder: Path, allow_outside: bool) -> None:
     raw_populations, raw_projections = source.data.get("populations"), source.data.get("projections")
     populations = _entries(PopulationSpec, raw_populations)
     projections = _entries(ProjectionSpec, raw_projections)
+    layers = _entries(LayerSpec, source.data.get("layers"))
+    for name, entry in layers.items():
+        _check_name(source, ("layers", name), name, ())
+        publish(source, ("layers", name), entry, check_layer(entry))
     for name, entry in populations.items():
         _check_name(source, ("populations", name), name, RESERVED)
         publish(source, ("populations", name), entry, _check_population(entry))
+        if entry.spec is not None:
+            publish(source, ("populations", name), entry, check_placement(entry.spec, layers))
     for name, entry in projections.items():
         _check_name(source, ("projections", name), name, ("step",))
         if name.removesuffix("_bias") in populations and name.endswith("_bias"):

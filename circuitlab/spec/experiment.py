@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, PrivateAttr, Tag
 
 from circuitlab.errors import Problem, SpecError
 from circuitlab.spec.base import Model, parse, without_none
-from circuitlab.spec.circuit import CircuitSpec, circuit_of
+from circuitlab.spec.circuit import CircuitSpec, circuit_of, rescale
 from circuitlab.spec.combinations import default_control, nudging
 from circuitlab.spec.control import ControllerSpec, ControlSpec
 from circuitlab.spec.experiment_checks import check_experiment, cycle
@@ -46,6 +47,17 @@ def _device(value: str) -> str:
     return value
 
 
+class CircuitFileSpec(Model):
+    """The circuit of an experiment: a file, and how large to make it."""
+
+    shorthand: ClassVar[str | None] = "file"
+
+    file: Annotated[str, Field(min_length=1)]
+    """The circuit file, relative to the experiment file."""
+    scale: Annotated[float, Field(gt=0)] | None = None
+    """Multiplies the neurons of every population but inputs and outputs, in place of the circuit file's own `scale`."""
+
+
 class ExperimentSpec(Model):
     """An experiment on a circuit."""
 
@@ -53,8 +65,8 @@ class ExperimentSpec(Model):
     """Name of the experiment."""
     description: str = ""
     """What the experiment asks, in a sentence."""
-    circuit_path: Annotated[str, Field(min_length=1)] = Field(alias="circuit")
-    """The circuit file, relative to this file."""
+    circuit_file: CircuitFileSpec = Field(alias="circuit")
+    """The circuit file, relative to this file; as a mapping with a `scale` for it."""
     data: DataSpec | None = None
     """The data set."""
     loss: Loss = LossSpec()
@@ -132,6 +144,8 @@ class ExperimentSpec(Model):
     def resolved(self) -> dict[str, Any]:
         """The whole file with every default written out; reading it gives the same experiment."""
         data = without_none(self.model_dump(mode="json", by_alias=True))
+        if self.circuit_file.scale is None:
+            data["circuit"] = self.circuit_file.file
         data["control"], data["solve"] = self.control.resolved(), self.solve.resolved()
         data["learn"] = self.learn.resolved()
         data["record"] = {name: probe.resolved() for name, probe in self.record.items()}
@@ -223,16 +237,19 @@ def _circuit(
     source: Source, folder: Path, problems: list[Problem], allow_outside: bool
 ) -> CircuitSpec | None:
     """The experiment's circuit, with its own mistakes in `problems`, and those of its name in the source."""
-    name = source.data.get("circuit")
+    given = source.data.get("circuit")
+    name, scale = (given.get("file"), given.get("scale")) if isinstance(given, dict) else (given, None)
     if not isinstance(name, str) or not name:
         return None
     problem = file_problem(folder, name, allow_outside=True)
     if problem:
-        source.report(("circuit",), problem)
+        source.report(("circuit", "file") if isinstance(given, dict) else ("circuit",), problem)
         return None
     path = Path(os.path.normpath(folder / name))
     try:
         inner = read(path)
+        if isinstance(scale, int | float) and not isinstance(scale, bool) and 0 < scale < math.inf:
+            rescale(inner, scale, f"{source.name}: circuit.scale")
         spec = circuit_of(inner, path.parent, allow_outside=allow_outside)
     except SpecError as error:
         problems.extend(error.problems)
@@ -244,6 +261,7 @@ def _circuit(
 __all__ = [
     "AlphaSpec",
     "CheckEnergySpec",
+    "CircuitFileSpec",
     "ConstrainSpec",
     "ControlSpec",
     "ControllerSpec",

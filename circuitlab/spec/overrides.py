@@ -9,6 +9,7 @@ from circuitlab.errors import Problem, SpecError
 from circuitlab.spec.source import Place, Source, parse_value
 
 SHORTHANDS: dict[tuple[str, ...], str] = {
+    ("circuit",): "file",
     ("data",): "name",
     ("loss",): "name",
     ("control",): "pathway",

@@ -62,6 +62,10 @@ class PositionsSpec(Model):
     """Distance of neighbours on the grid."""
     random: RandomPositions | None = None
     """Positions drawn uniformly from a box."""
+    origin: (
+        Annotated[tuple[float, ...], BeforeValidator(_tuple), Field(min_length=1, max_length=3)] | None
+    ) = None
+    """Added to every position; one number for each dimension (of the box, where a layer gives the depth)."""
 
 
 class AttributesSpec(Model):
@@ -141,6 +145,8 @@ class PopulationSpec(Model):
     """Names of the neurons: a list, or a CSV file with the column `name`."""
     positions: PositionsSpec | None = None
     """Positions of the neurons: a list of points, a CSV file, a grid, or random in a box."""
+    layer: str | None = None
+    """Name of the layer the neurons lie in: random positions get their depth from it, others are held to it."""
     attributes: AttributesSpec | None = None
     """CSV file with further properties, one row per neuron."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import math
 from collections.abc import Iterator, Mapping
 
@@ -12,6 +13,8 @@ from circuitlab.spec.base import listed, refuse
 from circuitlab.spec.entries import Entry, Finding
 from circuitlab.spec.populations import PopulationSpec
 from circuitlab.spec.projections import ProjectionSpec
+
+AXES = ("x", "y", "z")
 
 
 def check_rule(
@@ -41,6 +44,8 @@ def check_rule(
             f"alpha + beta + gamma is {total:g}; it must be 1 (unless given: 0.41, 0.54, 0.05)",
             (),
         )
+    if isinstance(rule, rules.DistanceDependent):
+        yield from _check_kernel(rule)
     if source is None or target is None:
         return
     if rule.equal_sizes and source.size != target.size:
@@ -115,20 +120,76 @@ def _check_distance(
             )
     sizes = {name: _dimensions(population) for name, population in ((p.source, source), (p.target, target))}
     known = {size for size in sizes.values() if size is not None}
-    if len(known) > 1:
+    if rule.axes is None and len(known) > 1:
         yield (
             ("connect",),
             f"'{p.source}' has positions in {sizes[p.source]} dimensions and '{p.target}' in"
             f" {sizes[p.target]};"
-            " they must agree",
+            " they must agree, or 'axes' say along which distance is measured",
             ("source", "target"),
         )
-    elif rule.periodic is not None and known and len(rule.periodic) not in known:
+        return
+    for name, size in sizes.items():
+        for axis in rule.axes or ():
+            if size is not None and axis not in AXES[:size]:
+                yield (
+                    ("connect", "axes"),
+                    f"'{name}' has positions in {size} dimensions and no {axis}; allowed: {listed(AXES[:size])}",
+                    ("source", "target"),
+                )
+    axes = rule.axes or (AXES[: min(known)] if known else None)
+    if axes is None:
+        return
+    if isinstance(rule.periodic, dict):
+        for axis in rule.periodic:
+            if axis not in axes:
+                yield (
+                    ("connect", "periodic"),
+                    f"distance is not measured along {axis}; allowed: {listed(axes)}",
+                    ("source", "target"),
+                )
+    for key in ("periodic", "length", "surround_length"):
+        value = getattr(rule, key)
+        if isinstance(value, tuple) and len(value) != len(axes):
+            count = f"{len(axes)} axes" if rule.axes else f"positions in {len(axes)} dimensions"
+            one = "one per axis" if rule.axes else "one per dimension"
+            yield (
+                ("connect", key),
+                f"{len(value)} numbers for {count}; {one} is wanted",
+                ("source", "target"),
+            )
+
+
+def _check_kernel(rule: rules.DistanceDependent) -> Iterator[Finding]:
+    """Whether the kernel has its numbers, and no others."""
+    takes = {
+        "table": ("points",),
+        "difference_of_gaussians": ("length", "surround_length", "surround"),
+    }.get(rule.kernel, ("length",))
+    for key in ("length", "surround_length", "surround", "points"):
+        given = getattr(rule, key) is not None
+        if given and key not in takes:
+            yield (
+                ("connect", key),
+                f"the kernel '{rule.kernel}' takes no '{key}'; it takes {listed(takes)}",
+                (),
+            )
+        if not given and key in takes:
+            yield ("connect",), f"the key '{key}' is missing; the kernel '{rule.kernel}' needs it", ()
+    distances = [distance for distance, _ in rule.points or ()]
+    if any(late <= early for early, late in itertools.pairwise(distances)):
+        yield ("connect", "points"), "the distances do not grow; each is larger than the one before", ()
+    if rule.indegree is not None and rule.p is not None:
         yield (
-            ("connect", "periodic"),
-            f"{len(rule.periodic)} numbers for positions in {known.pop()} dimensions; one per dimension"
-            " is wanted",
-            ("source", "target"),
+            ("connect", "p"),
+            "with 'indegree' the chances are in proportion to the kernel, whatever 'p'; leave it out",
+            (),
+        )
+    if rule.indegree is None and rule.allow_multapses is not None:
+        yield (
+            ("connect", "allow_multapses"),
+            "each pair is joined at most once; 'allow_multapses' goes with 'indegree' only, leave it out",
+            (),
         )
 
 
@@ -136,11 +197,9 @@ def _dimensions(population: PopulationSpec) -> int | None:
     positions = population.positions
     if positions is None or positions.file is not None:
         return None
-    given = (
-        positions.grid
-        or (positions.random.extent if positions.random else None)
-        or (positions.values or (None,))[0]
-    )
+    if positions.random is not None:
+        return len(positions.random.extent) + (population.layer is not None)
+    given = positions.grid or (positions.values or (None,))[0]
     return len(given) if given is not None else None
 
 

@@ -32,7 +32,50 @@ Padding = Annotated[
     tuple[Annotated[int, Field(ge=0, le=MAX_INT)], Annotated[int, Field(ge=0, le=MAX_INT)]],
     BeforeValidator(_pair, json_schema_input_type=Annotated[int, Field(ge=0)] | list[int]),
 ]
-Extent = Annotated[tuple[Positive, ...], BeforeValidator(_tuple), Field(min_length=1, max_length=3)]
+
+
+def _number(value: Any) -> bool:
+    """Whether a value is a number above 0."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
+
+
+def _lengths(value: Any) -> Any:
+    """A length, or a list of one for each axis."""
+    parts = value if isinstance(value, list | tuple) else [value]
+    if not 1 <= len(parts) <= 3 or not all(_number(part) for part in parts):
+        shown = value if not isinstance(value, list | tuple) else list(value)
+        raise ValueError(f"{shown!r} is no length; allowed: a number above 0, or a list of one for each axis")
+    return tuple(float(part) for part in parts) if isinstance(value, list | tuple) else float(value)
+
+
+def _period(value: Any) -> Any:
+    """Extents by axis: a list of all, or a mapping of those that close on themselves."""
+    if isinstance(value, dict):
+        if not value or not set(value) <= set("xyz") or not all(_number(part) for part in value.values()):
+            raise ValueError(
+                f"{value!r} are no extents; allowed: {{x: 100}}, with axes x, y, z and numbers above 0"
+            )
+        return {axis: float(part) for axis, part in value.items()}
+    if not isinstance(value, list | tuple) or not 1 <= len(value) <= 3 or not all(map(_number, value)):
+        shown = list(value) if isinstance(value, tuple) else value
+        raise ValueError(
+            f"{shown!r} is no extent; allowed: a list of numbers above 0, or a mapping such as {{x: 100}}"
+        )
+    return tuple(float(part) for part in value)
+
+
+def _pairs(value: Any) -> Any:
+    return tuple(_tuple(part) for part in value) if isinstance(value, list) else value
+
+
+Lengths = Annotated[
+    float | tuple[float, ...], BeforeValidator(_lengths, json_schema_input_type=Positive | list[Positive])
+]
+Period = Annotated[
+    tuple[float, ...] | dict[str, float],
+    BeforeValidator(_period, json_schema_input_type=list[Positive] | dict[Literal["x", "y", "z"], Positive]),
+]
+Point = tuple[Annotated[float, Field(ge=0)], Probability]
 
 
 class Rule(Model):
@@ -129,21 +172,43 @@ class DistanceDependent(Rule):
     """Every pair is joined with a probability that falls with the distance d of the two neurons' positions.
 
     gaussian: p exp(-d^2 / (2 length^2)); exponential: p exp(-d / length); linear: p max(0, 1 - d / length);
-    constant: p where d <= length, else 0. Beyond `cutoff` the probability is 0.
+    constant: p where d <= length, else 0; difference_of_gaussians: p max(0, exp(-d^2 / (2 length^2)) - surround
+    exp(-d^2 / (2 surround_length^2))); table: p times the line through `points`, 0 beyond the last. Beyond
+    `cutoff` the probability is 0. With `indegree` every target gets exactly so many synapses, from sources drawn
+    with chances in proportion to the kernel.
     """
 
-    kernel: Literal["gaussian", "exponential", "linear", "constant"] = "gaussian"
+    kernel: Literal["gaussian", "exponential", "linear", "constant", "difference_of_gaussians", "table"] = (
+        "gaussian"
+    )
     """How the probability falls with distance."""
-    p: Probability = 1.0
-    """Probability at distance 0."""
-    length: Positive
-    """Length scale, in the units of the positions."""
+    p: Probability | None = None
+    """Probability at distance 0, or what the kernel is multiplied by; 1 unless given. Not with `indegree`."""
+    length: Lengths | None = None
+    """Length scale, in the units of the positions; one number, or one for each axis. Not of `table`."""
+    surround_length: Lengths | None = None
+    """Length scale of the Gaussian that `difference_of_gaussians` takes away."""
+    surround: Probability | None = None
+    """Share of the Gaussian that `difference_of_gaussians` takes away."""
+    points: Annotated[tuple[Point, ...], BeforeValidator(_pairs), Field(min_length=1)] | None = None
+    """Pairs [distance, probability] of `table`, distances growing; between them the probability is a line."""
+    axes: (
+        Annotated[
+            tuple[Literal["x", "y", "z"], ...], BeforeValidator(_tuple), Field(min_length=1, max_length=3)
+        ]
+        | None
+    ) = None
+    """Axes along which distance is measured, such as `[x, y]` for horizontal distance; all unless given."""
     cutoff: Positive | None = None
     """Distance beyond which no synapse is made, in the units of the positions."""
-    periodic: Extent | None = None
-    """Extent of a space that closes on itself, one number per dimension; distances go around it."""
+    periodic: Period | None = None
+    """Extent of a space that closes on itself: one number per axis, or a mapping of those axes that do."""
+    indegree: Count | None = None
+    """Synapses that arrive at each target neuron, in place of a probability for each pair."""
     allow_autapses: bool = True
     """Whether a neuron may connect to itself."""
+    allow_multapses: bool | None = None
+    """With `indegree`: whether a pair may be joined by more than one synapse; false unless given."""
 
 
 class SmallWorld(Rule):

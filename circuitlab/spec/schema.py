@@ -11,7 +11,7 @@ from circuitlab.spec.base import Model
 from circuitlab.spec.circuit import CircuitSpec
 from circuitlab.spec.circuit_checks import NAME, RESERVED
 from circuitlab.spec.control import ControllerSpec, ControlSpec
-from circuitlab.spec.experiment import ExperimentSpec
+from circuitlab.spec.experiment import CircuitFileSpec, ExperimentSpec
 from circuitlab.spec.feedback import FeedbackLearningSpec
 from circuitlab.spec.learning import EarlyStoppingSpec, LearnSpec
 from circuitlab.spec.manipulations import KINDS, ManipulationSpec
@@ -41,6 +41,7 @@ SHORTHANDS: tuple[type[Model], ...] = (
     SchedulerSpec,
     EarlyStoppingSpec,
     CheckEnergySpec,
+    CircuitFileSpec,
 )
 OPEN = ("OptimizerSpec", "SchedulerSpec", "Networkx")
 """Models that take further keys, handed on to a library."""
@@ -111,6 +112,7 @@ def _circuit(schema: dict[str, Any], definitions: dict[str, Any]) -> None:
         names = {"pattern": f"^{NAME.pattern}$", "not": {"enum": list(reserved)}}
         schema["properties"][key]["propertyNames"] = names
         schema["properties"][key]["minProperties"] = 1
+    schema["properties"]["layers"]["propertyNames"] = {"pattern": f"^{NAME.pattern}$"}
     rules: list[dict[str, Any]] = []
     for name, rule in RULES.items():
         inner = rule.model_json_schema(by_alias=True, ref_template="#/$defs/{model}")

@@ -31,6 +31,11 @@ def dotted(path: Sequence[str | int]) -> str:
     return text
 
 
+def _options(path: Sequence[str | int]) -> tuple[str, str]:
+    """What the command line may call a key: `--set scale` and `--scale`."""
+    return f"--set {dotted(path)}", f"--{dotted(path)}"
+
+
 def printable(text: str) -> str:
     """A text in one line, line breaks and control characters written as escapes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
@@ -62,7 +67,7 @@ class Source:
                 name = self.overridden[path[:length]]
                 self._keep(
                     (-1, list(self.overridden).index(path[:length]), 0),
-                    Problem(name, "" if name == f"--set {dotted(path)}" else dotted(path), message),
+                    Problem(name, "" if name in _options(path) else dotted(path), message),
                 )
                 return
         place = self.keys.get(path) if at_key else None
@@ -109,7 +114,7 @@ class Source:
         found = Source(self.name, self.data, self.values, self.keys, self.overridden)
         found.report(path, message)
         (problem,) = found.problems
-        plain = problem.where == f"--set {dotted_path}"
+        plain = problem.where in _options(path)
         return str(Problem(problem.where, "" if plain else dotted_path, message))
 
     def knows(self, path: Sequence[str | int]) -> bool:

@@ -30,17 +30,17 @@ def refused(rule: str) -> str:
 def test_a_billion_synapses_are_refused_on_a_small_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CIRCUITLAB_MEMORY_LIMIT", "8 GB")
     assert refused("all_to_all") == (
-        "big.yaml:7:8: projections.big: all_to_all makes 1,000,000,000 synapses, about 52 GB; 8 GB are available; "
+        "big.yaml:7:8: projections.big: all_to_all makes 1,000,000,000 synapses, about 32 GB; 8 GB are available; "
         "use a sparse rule such as {rule: fixed_indegree, indegree: 100}"
     )
     assert refused("{rule: fixed_indegree, indegree: 20000}") == (
-        "big.yaml:7:8: projections.big: fixed_indegree makes 500,000,000 synapses, about 26 GB; 8 GB are available; "
+        "big.yaml:7:8: projections.big: fixed_indegree makes 500,000,000 synapses, about 16 GB; 8 GB are available; "
         "use fewer synapses"
     )
 
 
 def test_the_whole_circuit_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CIRCUITLAB_MEMORY_LIMIT", "60 MB")
+    monkeypatch.setenv("CIRCUITLAB_MEMORY_LIMIT", "50 MB")
     text = """
 circuit: two
 populations:
@@ -53,8 +53,8 @@ projections:
     with pytest.raises(CircuitError) as refusal:
         build(load_circuit("two.yaml", text=text))
     assert str(refusal.value) == (
-        "two.yaml:7:10: projections.first: pairwise_bernoulli makes 900,000 synapses, about 0.047 GB; "
-        "the whole circuit has 1,400,000, about 0.073 GB; 0.06 GB are available; "
+        "two.yaml:7:10: projections.first: pairwise_bernoulli makes 900,000 synapses, about 0.036 GB; "
+        "the whole circuit has 1,400,000, about 0.056 GB; 0.05 GB are available; "
         "use a sparse rule such as {rule: fixed_indegree, indegree: 100}"
     )
 

@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import increment_version
@@ -35,16 +34,23 @@ class Kernel(nn.Module, ABC):
     `refresh` brings stored copies (a transpose, a dense block) up to date after the values changed; it is called by
     itself, once per change. Between changes, `add_product` and `add_transposed` of dense and CSR kernels allocate
     nothing.
+
+    Attributes:
+        name: in circuit files. values: one for every synapse, or for every shared parameter.
+        borrowed: bytes that are arrays of the graph's own.
     """
 
     name: str
+    borrowed: int = 0
     values: nn.Parameter
 
     def __init__(self, edges: Edges, shape: tuple[int, int], dtype: torch.dtype, plastic: bool) -> None:
         super().__init__()
         self.shape = shape
         initial = edges.weight if edges.parameters is None else edges.parameters
-        self.values = nn.Parameter(torch.as_tensor(np.array(initial), dtype=dtype), requires_grad=plastic)
+        values = torch.empty(len(initial), dtype=dtype)
+        values.numpy()[:] = initial
+        self.values = nn.Parameter(values, requires_grad=plastic)
         self._seen: tuple[int, int] | None = None
 
     def __setstate__(self, state: dict[str, Any]) -> None:

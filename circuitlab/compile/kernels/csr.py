@@ -6,13 +6,14 @@ import warnings
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sparse_matrices
 import torch
 from torch import Tensor
 
 from circuitlab import native
 from circuitlab.compile.kernels.base import Kernel
 from circuitlab.errors import CircuitError
-from circuitlab.graph.edges import Edges
+from circuitlab.graph.edges import LARGE, Edges
 from circuitlab.native import sparse
 
 BITS = {torch.float32: 32, torch.float64: 64}
@@ -22,6 +23,9 @@ BITS = {torch.float32: 32, torch.float64: 64}
 class Csr(Kernel):
     """Compressed sparse rows with int32 indices, and a stored transpose whose values are a permutation of theirs.
 
+    The columns are the edges' own array of sources, shared and never written to. From `LARGE` synapses on the
+    permutation is not stored.
+
     Weights shared by many edges (a convolution written out as edges) have one parameter for all of them.
     """
 
@@ -30,7 +34,7 @@ class Csr(Kernel):
     columns: Tensor
     rows_back: Tensor
     columns_back: Tensor
-    back: Tensor
+    back: Tensor | None
     index: Tensor
 
     def __init__(self, edges: Edges, shape: tuple[int, int], dtype: torch.dtype, plastic: bool) -> None:
@@ -39,15 +43,20 @@ class Csr(Kernel):
             raise CircuitError(
                 f"a projection of {len(edges.source):,} synapses is more than int32 indices can number"
             )
-        back = np.lexsort((edges.target, edges.source))
+        columns = edges.source.astype(np.int32, copy=False)
+        columns = columns if columns.flags.writeable else columns.copy()
+        self.borrowed = columns.nbytes if columns is edges.source else 0
+        rows = edges.pointers(shape[0]).astype(np.int32)
+        order = np.arange(len(edges), dtype=np.int32)
+        turned = sparse_matrices.csr_array((order, columns, rows), shape=shape).tocsc()
         for name, array in (
-            ("rows", _pointers(edges.target, shape[0])),
-            ("columns", edges.source.astype(np.int32)),
-            ("rows_back", _pointers(edges.source, shape[1])),
-            ("columns_back", edges.target[back].astype(np.int32)),
-            ("back", back.astype(np.int64)),
+            ("rows", rows),
+            ("columns", columns),
+            ("rows_back", turned.indptr.astype(np.int32, copy=False)),
+            ("columns_back", turned.indices.astype(np.int32, copy=False)),
+            ("back", None if len(edges) >= LARGE else turned.data),
         ):
-            self.register_buffer(name, torch.as_tensor(array), persistent=False)
+            self.register_buffer(name, None if array is None else torch.as_tensor(array), persistent=False)
         self.shared = edges.parameter_index is not None
         if self.shared:
             self.register_buffer("index", torch.as_tensor(edges.parameter_index), persistent=False)
@@ -82,14 +91,27 @@ class Csr(Kernel):
         values = self.values.detach()
         if self._built_on != values.data_ptr():
             self._forget()
-            self._edges = torch.empty_like(self.back, dtype=values.dtype) if self.shared else values
-            self._turned = torch.empty_like(self.back, dtype=values.dtype)
+            self._edges = torch.empty_like(self.columns, dtype=values.dtype) if self.shared else values
+            self._turned = torch.empty_like(self._edges)
             turned = (self.shape[1], self.shape[0])
             self._forward = _Half(self.rows, self.columns, self._edges, self.shape)
             self._backward = _Half(self.rows_back, self.columns_back, self._turned, turned)
             self._built_on = values.data_ptr()
         if self.shared:
             torch.index_select(values, 0, self.index, out=self._edges)
+        self._turn()
+
+    def _turn(self) -> None:
+        """Bring the values of the transpose up to date: by the stored permutation, or, where many synapses leave no
+        memory for one, by sorting them into columns anew."""
+        if self.back is None and self.columns.device.type == "cpu" and self._edges.dtype in BITS:
+            parts = (self._edges.numpy(), self.columns.numpy(), self.rows.numpy())
+            self._turned.copy_(
+                torch.as_tensor(sparse_matrices.csr_array(parts, shape=self.shape).tocsc().data)
+            )
+            return
+        if self.back is None:
+            self.back = torch.argsort(self.columns, stable=True)
         torch.index_select(self._edges, 0, self.back, out=self._turned)
 
     def add_product(self, rate: Tensor, out: Tensor) -> None:
@@ -201,7 +223,3 @@ class _Half:
 def _side_by_side(activity: Tensor) -> bool:
     """Whether the samples of a unit lie side by side in memory."""
     return activity.stride(1) == 1 or activity.shape[1] <= 1
-
-
-def _pointers(sorted_by: np.ndarray, count: int) -> np.ndarray:
-    return np.concatenate(([0], np.cumsum(np.bincount(sorted_by, minlength=count)))).astype(np.int32)
