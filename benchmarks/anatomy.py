@@ -1,7 +1,7 @@
 """Trains the circuits from anatomy on three seeds, by least control as their experiments say and by recurrent backprop, and
 prints the table of docs/topologies.md.
 
-    python benchmarks/anatomy.py [--seeds 0 1 2] [--only NAME ...] [--threads 1]
+    python benchmarks/anatomy.py [--seeds 0 1 2] [--only NAME ...] [--rules RULE ...] [--threads 1]
 
 The worm's outputs are its motor neurons; there a sample counts as right when its motor pattern lies nearest to that of the
 behaviour asked for. Run files go to runs/anatomy/.
@@ -26,6 +26,7 @@ EXPERIMENTS = (
     "small_world_digits",
     "ei_balanced_digits",
 )
+RULES = ("least_control", "recurrent_backprop")
 PLAIN = ("control=dynamic_inversion", "learn.presynaptic=controlled", "learn.weighting=equal")
 """What turns an experiment into one by recurrent backprop, with its own bound on the weights."""
 
@@ -37,12 +38,13 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", nargs="+", default=EXPERIMENTS, choices=EXPERIMENTS)
+    parser.add_argument("--rules", nargs="+", default=RULES, choices=RULES)
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     numbers = ("right in the test, %", "test loss", "unconverged, %", "seconds")
     heading(("experiment", "rule", "epochs", *numbers))
     for name in given.only:
-        for rule in ("least_control", "recurrent_backprop"):
+        for rule in given.rules:
             if rule == "recurrent_backprop" and name == "cortical_column_clamped":
                 continue  # its credit does not come by apical dendrites
             options = () if rule == "least_control" else (f"learn.rule={rule}", *PLAIN)
