@@ -279,7 +279,9 @@ def test_sonata_edges_of_several_groups(tmp_path: Path) -> None:
     assert synapses.multiplicity.tolist() == [4, 3, 1]
     path = sonata(tmp_path / "edges.h5", one={k: v for k, v in rows.items() if k != "0/syn_weight"})
     told = refusal(lambda: read_edges(path, B, B), tmp_path)
-    assert told.startswith("edges.h5: /edges/one: 1 of 3 edges have no syn_weight; type tables are not read here")
+    assert told.startswith(
+        "edges.h5: /edges/one: 1 of 3 edges have no syn_weight; type tables are not read here"
+    )
 
 
 LAUGHS = """<?xml version="1.0"?>
