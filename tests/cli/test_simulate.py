@@ -170,7 +170,7 @@ def test_neurons_by_name(cortex: Path, arrays: Path, capsys: pytest.CaptureFixtu
         assert group["unit_names"].asstr()[:].tolist() == ["PVC", "AVAR"]
         rates = file["activity/l23_rate"]
         assert rates["unit_names"].asstr()[:].tolist() == ["AVAL", "AVAR", "RIM", "PVC", "SMD"]
-        assert np.allclose(np.tanh(group["data"][:]), rates["data"][:, :, [3, 1]], atol=1e-15)
+        assert np.allclose(np.tanh(group["data"][:]), rates["data"][:][:, :, [3, 1]], atol=1e-15)
         assert file["nodes/l23/0/name"].asstr()[:].tolist() == ["AVAL", "AVAR", "RIM", "PVC", "SMD"]
     run(cortex, arrays, "--record", "l23:soma:AVAM", code=1)
     assert "no neuron 'AVAM' in 'l23'. Did you mean" in capsys.readouterr().err
