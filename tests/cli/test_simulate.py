@@ -160,6 +160,22 @@ def test_python_gives_the_numbers_of_the_command(cortex: Path, arrays: Path) -> 
         assert one.status == "complete"
 
 
+def test_neurons_by_name(cortex: Path, arrays: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A neuron's name chooses it, and stands in the file beside its trace."""
+    cortex.write_text(cortex.read_text().replace("size: 5}", "size: 5, names: [AVAL, AVAR, RIM, PVC, SMD]}"))
+    path = run(cortex, arrays, "--duration", "2 ms", "--record", "l23:soma:PVC,AVAR", "--record", "l23:rate")
+    with h5py.File(path) as file:
+        group = file["activity/l23_soma"]
+        assert group["unit_ids"][:].tolist() == [3, 1]
+        assert group["unit_names"].asstr()[:].tolist() == ["PVC", "AVAR"]
+        rates = file["activity/l23_rate"]
+        assert rates["unit_names"].asstr()[:].tolist() == ["AVAL", "AVAR", "RIM", "PVC", "SMD"]
+        assert np.allclose(np.tanh(group["data"][:]), rates["data"][:][:, :, [3, 1]], atol=1e-15)
+        assert file["nodes/l23/0/name"].asstr()[:].tolist() == ["AVAL", "AVAR", "RIM", "PVC", "SMD"]
+    run(cortex, arrays, "--record", "l23:soma:AVAM", code=1)
+    assert "no neuron 'AVAM' in 'l23'. Did you mean" in capsys.readouterr().err
+
+
 def test_single_precision(cortex: Path, arrays: Path) -> None:
     options = ("--duration", "20 ms", "--record", "l23")
     with h5py.File(run(cortex, arrays, *options)) as file:
