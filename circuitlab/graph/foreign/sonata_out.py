@@ -18,7 +18,7 @@ from circuitlab.errors import CircuitError, FormatError
 from circuitlab.graph import circuit as graph
 from circuitlab.graph.circuit import Circuit
 from circuitlab.graph.foreign.header import circuit_data, write_header
-from circuitlab.graph.foreign.sonata_back import EdgesBack, NodesBack, edges_back, nodes_back
+from circuitlab.graph.foreign.sonata_back import NodesBack, edges_back, nodes_back
 from circuitlab.graph.foreign.sonata_in import HEADER
 from circuitlab.graph.foreign.sonata_weights import row_weights
 from circuitlab.graph.foreign.sonata_write import Dataset, Population, write_population
@@ -247,6 +247,3 @@ def _own_edges(
 
 def _table(key: str, said: Mapping[str, str]) -> TypeTable:
     return TypeTable(Path(), key, {name: [text] for name, text in said.items()}, [2])
-
-
-__all__ = ["EdgesBack", "write_sonata"]
