@@ -138,10 +138,11 @@ def _plain_rows(rows: Rows) -> dict[str, Any]:
 def from_networkx(graph: nx.Graph) -> Circuit:
     """A circuit from `to_networkx`, or from another graph whose nodes have `population` and `type`.
 
-    Of another graph: neurons are numbered by `index`, else in the order of the nodes; `name`, `position`,
-    `bias`, `sign` and further attributes are read where every neuron of a population has them. An edge's
-    text key, or its attribute `projection`, is its projection; edges without one are grouped by their two
-    populations into `source_target`. The weight is 1 unless given. An undirected edge is one synapse in each direction.
+    Of another graph: neurons are numbered by `index`, else in the order of the nodes; `name`, `position` (or
+    networkx's `pos`), `bias`, `sign` and further attributes are read where every neuron of a population has them.
+    An edge's text key, or its attribute `projection`, is its projection; edges without one are grouped by their
+    two populations into `source_target`. The weight is 1 unless given. An undirected edge is one synapse in each
+    direction.
 
     Raises:
         CircuitError: names the node or edge that lacks something or contradicts another.
@@ -216,6 +217,9 @@ def _population(name: str, nodes: list[Mapping[str, Any]], known: Mapping[str, A
         fields["sign"] = signs.pop()
         first = nodes[0] if nodes else {}
         attributes = [key for key in first if key not in NODE_KEYS and all(key in node for node in nodes)]
+        if positions is None and "pos" in attributes and all(is_point(node["pos"]) for node in nodes):
+            positions = [node["pos"] for node in nodes]
+            attributes.remove("pos")
     return Population(
         name=name,
         type=kind,
@@ -229,6 +233,12 @@ def _population(name: str, nodes: list[Mapping[str, Any]], known: Mapping[str, A
         },
         **fields,
     )
+
+
+def is_point(value: Any) -> bool:
+    """Whether a value is a point in one to three dimensions, as networkx's own layouts and generators write `pos`."""
+    plain = isinstance(value, list | tuple) and 1 <= len(value) <= 3
+    return plain and all(isinstance(each, int | float) and not isinstance(each, bool) for each in value)
 
 
 def _column(owner: str, name: str, values: list[Any], kind: str | None = None) -> NDArray:

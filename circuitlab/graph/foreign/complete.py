@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,12 @@ from typing import Any
 import networkx as nx
 
 from circuitlab.errors import FormatError, suggestion
-from circuitlab.graph.exchange import EDGE_KEYS, NODE_KEYS, TYPES
+from circuitlab.graph.exchange import EDGE_KEYS, NODE_KEYS, TYPES, is_point
 from circuitlab.graph.foreign.options import Options, check_asked, safe_name
 
 NEURONS = "neurons"
 """The population of nodes that do not say one."""
+AXES, ENDS = ("x", "y", "z"), ("source", "target", "pre", "post")
 FIELDS = ("site", "carries", "plastic", "kind", "delay_ms")
 
 
@@ -36,6 +38,8 @@ def complete(
     _name_populations(nodes, path, options)
     _name_types(nodes, path, options, notes)
     _name_neurons(nodes)
+    for members in _grouped(nodes, lambda data: data["population"]).values():
+        _name_places(members)
     _fill(_grouped(nodes, lambda data: data["population"]), NODE_KEYS, str(path))
     made = nx.MultiDiGraph(**graph.graph) if graph.is_directed() else nx.MultiGraph(**graph.graph)
     made.add_nodes_from(nodes.items())
@@ -134,6 +138,26 @@ def _name_neurons(nodes: Mapping[Hashable, dict[str, Any]]) -> None:
         data.setdefault("name", str(node))
 
 
+def _name_places(members: list[dict[str, Any]]) -> None:
+    """Positions of a population's neurons from `pos`, or from x, y and z where all have them as finite numbers."""
+    if all("position" not in data and is_point(data.get("pos")) for data in members):
+        for data in members:
+            data["position"] = tuple(data.pop("pos"))
+    axes = []
+    for axis in AXES:
+        values = [data.get(axis) for data in members]
+        if not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
+            break
+        axes.append(axis)
+    if axes and not any("position" in data for data in members):
+        for data in members:
+            data["position"] = tuple(float(data.pop(axis)) for axis in axes)
+    for data in members:
+        for axis in AXES:
+            if axis in data:
+                data[f"{axis}_attribute"] = data.pop(axis)
+
+
 def _grouped(nodes: Mapping[Hashable, dict[str, Any]], key: Any) -> dict[str, list[dict[str, Any]]]:
     groups: dict[str, list[dict[str, Any]]] = {}
     for data in nodes.values():
@@ -170,6 +194,9 @@ def _edges(
     groups: dict[str, list[dict[str, Any]]] = {}
     for source, target, data in edges:
         data.pop("id", None)
+        for key in ENDS:
+            if key in data:
+                data[f"{key}_attribute"] = data.pop(key)
         between = f"{nodes[source]['population']}_{nodes[target]['population']}"
         name = safe_name(str(data.get("projection", between)))
         if graph.is_directed() or "projection" in data:

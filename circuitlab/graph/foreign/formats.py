@@ -16,6 +16,7 @@ from circuitlab.graph.foreign.options import Imported, Options, refuse_split
 from circuitlab.graph.foreign.place import whole_folder
 from circuitlab.graph.foreign.sonata_in import is_sonata_folder, read_sonata
 from circuitlab.graph.foreign.sonata_out import write_sonata
+from circuitlab.graph.memory import available_memory, gigabytes
 from circuitlab.graph.tables import read_json
 from circuitlab.spec.circuit import load_circuit
 
@@ -28,6 +29,8 @@ WRITERS: dict[str, Callable[[Circuit, Path], None]] = {
     "csv": lambda circuit, folder: write_folder(circuit, folder, "csv"),
     "npz": lambda circuit, folder: write_folder(circuit, folder, "npz"),
 }
+BYTES = {"sonata": 150, "npz": 100, "csv": 800, "graphml": 4000, "json": 4000}
+"""Memory that an edge takes on its way into a format, about."""
 
 
 def write_format(circuit: Circuit, kind: str, folder: str | Path, *, force: bool = False) -> None:
@@ -42,6 +45,14 @@ def write_format(circuit: Circuit, kind: str, folder: str | Path, *, force: bool
     """
     if kind not in WRITERS:
         raise FormatError(f"no format '{kind}'; allowed: {', '.join(WRITERS)}.{suggestion(kind, WRITERS)}")
+    count = sum(len(p.edges if p.edges.rows is None else p.edges.rows) for p in circuit.projections.values())
+    need = count * BYTES[kind]
+    if need > available_memory():
+        leaner = ", ".join(each for each in BYTES if BYTES[each] < BYTES[kind])
+        raise FormatError(
+            f"{folder}: {count:,} edges take about {gigabytes(need)} on their way to {kind}; "
+            f"{gigabytes(available_memory())} are available" + (f"; {leaner} take less" if leaner else "")
+        )
     with whole_folder(Path(folder), force) as place:
         WRITERS[kind](circuit, place)
 

@@ -32,10 +32,11 @@ def write_graphml(circuit: Circuit, folder: Path) -> None:
     Raises:
         FormatError: text with characters that XML cannot hold.
     """
+    whole = to_networkx(circuit)
     graph = nx.MultiDiGraph(name=_text(circuit.name, "circuit"), circuitlab=json.dumps(_head(circuit)))
-    for node, data in to_networkx(circuit).nodes(data=True):
+    for node, data in whole.nodes(data=True):
         graph.add_node(_text(node, "populations"), **_flat(data, node))
-    for number, (source, target, key, data) in enumerate(to_networkx(circuit).edges(keys=True, data=True)):
+    for number, (source, target, key, data) in enumerate(whole.edges(keys=True, data=True)):
         graph.add_edge(
             source, target, key=f"e{number}", projection=_text(key, "projections"), **_flat(data, key)
         )
@@ -194,7 +195,7 @@ def _values(data: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Attributes of a node or edge; numbers that are not finite are left to the column's check."""
     marked = {"__float__"}
     for key, value in data.items():
-        if key == "position" and (
+        if key in ("position", "pos") and (
             isinstance(value, list) or (isinstance(value, dict) and "__tuple__" in value)
         ):
             continue

@@ -6,8 +6,9 @@ population of its own.
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from circuitlab.errors import CircuitError, FormatError
 from circuitlab.graph import circuit as graph
 from circuitlab.graph.circuit import Circuit
 from circuitlab.graph.foreign.header import circuit_data, write_header
-from circuitlab.graph.foreign.sonata_back import EdgesBack, NodesBack, edges_back, nodes_back
+from circuitlab.graph.foreign.sonata_back import NodesBack, edges_back, nodes_back
 from circuitlab.graph.foreign.sonata_in import HEADER
 from circuitlab.graph.foreign.sonata_weights import row_weights
 from circuitlab.graph.foreign.sonata_write import Dataset, Population, write_population
@@ -115,25 +116,35 @@ class _Files:
         kind: str | None = None,
     ) -> None:
         """Write a population with its types, and note them for the config."""
-        file = file or f"{name}_{what}.h5"
-        entries = self.entries[what]
-        if file in entries and entries[file].get(f"{what[:-1]}_types_file") != (
-            types_file and self._named(types_file)
-        ):
-            file = f"{name}_{what}.h5"
-        if file in self.entries["edges" if what == "nodes" else "nodes"] and file not in entries:
-            file = f"{name}_{what}.h5" if not file.startswith(name) else file
-        entry = entries.setdefault(file, {f"{what}_file": self._named(file), "populations": {}})
-        entry["populations"][name] = {"type": kind or "chemical"}
+        one = what[:-1]
+        table = None
         if types is not None:
-            table = types_file or f"{name}_{what[:-1]}_types.csv"
-            if table in self.tables and self.tables[table].plain() != types.plain():
-                table = f"{name}_{what[:-1]}_types.csv"
+            table = next(
+                each
+                for each in self._names(types_file, f"{name}_{one}_types", ".csv")
+                if each not in self.tables or self.tables[each].plain() == types.plain()
+            )
             if table not in self.tables:
                 types.write(self.folder / NETWORK / table)
                 self.tables[table] = types
-            entry[f"{what[:-1]}_types_file"] = self._named(table)
-        write_population(self.folder / NETWORK / file, population)
+        entries = self.entries[what]
+        others = self.entries["edges" if what == "nodes" else "nodes"]
+        named = None if table is None else self._named(table)
+        for path in self._names(file, f"{name}_{what}", ".h5"):
+            if path not in others and (path not in entries or entries[path][f"{one}_types_file"] == named):
+                break
+        entry = entries.setdefault(
+            path, {f"{what}_file": self._named(path), f"{one}_types_file": named, "populations": {}}
+        )
+        entry["populations"][name] = {"type": kind or "chemical"}
+        write_population(self.folder / NETWORK / path, population)
+
+    def _names(self, wanted: str | None, own: str, suffix: str) -> Iterator[str]:
+        """Names of a file: the one it had, one of its own, and others while these are taken."""
+        yield from [] if wanted is None else [wanted]
+        yield f"{own}{suffix}"
+        for number in itertools.count(2):
+            yield f"{own}_{number}{suffix}"
 
     def _named(self, file: str) -> str:
         return f"$NETWORK_DIR/{file}"
@@ -236,6 +247,3 @@ def _own_edges(
 
 def _table(key: str, said: Mapping[str, str]) -> TypeTable:
     return TypeTable(Path(), key, {name: [text] for name, text in said.items()}, [2])
-
-
-__all__ = ["EdgesBack", "write_sonata"]

@@ -209,6 +209,34 @@ def test_an_undirected_multigraph_is_a_synapse_each_way(tmp_path: Path) -> None:
     assert any("undirected" in note for note in found.notes)
 
 
+def test_places_of_networkx_and_of_gephi(tmp_path: Path) -> None:
+    """`pos` of networkx's generators, and x, y of other programs, are positions; names that files need step aside."""
+    graph = nx.random_geometric_graph(6, 0.5, seed=1)
+    (tmp_path / "g.json").write_text(json.dumps(nx.node_link_data(graph, edges="edges")))
+    expected = [graph.nodes[node]["pos"] for node in range(6)]
+    found = circuitlab.load(tmp_path / "g.json").populations["neurons"].positions
+    assert found is not None
+    assert found.tolist() == expected
+    for node in graph:
+        graph.nodes[node].update(population="p", type="unit")
+    found = Circuit.from_networkx(graph).populations["p"].positions
+    assert found is not None
+    assert found.tolist() == expected
+    gephi = nx.DiGraph([("a", "b")])
+    nx.set_node_attributes(
+        gephi, {"a": {"x": 1.0, "y": 2, "z": "deep"}, "b": {"x": 3.0, "y": 4, "z": "flat"}}
+    )
+    nx.set_edge_attributes(gephi, {("a", "b"): {"source": "lab", "weight": 2.5}})
+    nx.write_graphml(gephi, tmp_path / "g.graphml")
+    assert main(["import", str(tmp_path / "g.graphml"), "-o", str(tmp_path / "out")]) == 0
+    circuit = circuitlab.load(tmp_path / "out")
+    neurons = circuit.populations["neurons"]
+    assert neurons.positions is not None
+    assert neurons.positions.tolist() == [[1, 2], [3, 4]]
+    assert neurons.attributes["z_attribute"].tolist() == ["deep", "flat"]
+    assert circuit.projections["neurons_neurons"].edges.attributes["source_attribute"].tolist() == ["lab"]
+
+
 def test_foreign_types_and_gaps_in_columns_are_kept(tmp_path: Path) -> None:
     graph = nx.DiGraph()
     graph.add_node("s", type="sensory", size=2, tag="x", name="same")
@@ -308,6 +336,16 @@ def test_npz_that_is_no_graph_is_told(tmp_path: Path) -> None:
         np.savez(tmp_path / "g.npz", **arrays)  # type: ignore[arg-type]
         with pytest.raises(CircuitlabError, match=message):
             circuitlab.load(tmp_path / "g.npz")
+
+
+def test_exports_that_do_not_fit_into_memory_are_refused(
+    rich: Circuit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CIRCUITLAB_MEMORY_LIMIT", "1 kB")
+    for kind in WRITERS:
+        with pytest.raises(CircuitlabError, match=f"edges take about .* on their way to {kind}"):
+            circuitlab.export(rich, kind, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_sizes_are_checked_before_memory_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

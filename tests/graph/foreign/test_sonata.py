@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -284,6 +285,58 @@ def test_an_own_circuit_stands_beside_what_was_imported(plain: Path, tmp_path: P
     back = read_foreign([tmp_path / "out"]).circuit
     assert back.equals(circuit)
     assert back.projections["cells_e_readout"].edges.equals(circuit.projections["cells_e_readout"].edges)
+
+
+OWN = """
+circuit: own
+populations:
+  lgn: {type: input, size: 3}
+  e: {type: pyramidal, size: 4, sign: excitatory, names: [a, b, c, d], positions: {random: {extent: [1, 2]}}}
+  i: {type: interneuron, size: 2, sign: inhibitory}
+  out: {type: output, size: 2}
+projections:
+  lgn_e: {source: lgn, target: e, connect: {rule: fixed_indegree, indegree: 2}}
+  e_i: {source: e, target: i}
+  i_e: {source: i, target: e, site: soma, connect: {rule: pairwise_bernoulli, p: 0.5}}
+  e_out: {source: e, target: out}
+"""
+
+
+def test_libsonata_reads_a_circuit_of_our_own(tmp_path: Path) -> None:
+    circuit = build(load_circuit("own.yaml", text=OWN))
+    write_format(circuit, "sonata", tmp_path / "out")
+    config = libsonata.CircuitConfig.from_file(str(tmp_path / "out" / "circuit_config.json"))
+    assert config.node_populations == set(circuit.populations)
+    assert config.edge_populations == set(circuit.projections)
+    cells = config.node_population("e")
+    assert list(cells.get_attribute("name", cells.select_all())) == ["a", "b", "c", "d"]
+    assert circuit.populations["e"].positions is not None
+    np.testing.assert_array_equal(
+        cells.get_attribute("y", cells.select_all()), circuit.populations["e"].positions[:, 1]
+    )
+    for name, p in circuit.projections.items():
+        theirs = config.edge_population(name)
+        rows = theirs.select_all()
+        assert (theirs.source, theirs.target) == (p.source, p.target)
+        np.testing.assert_array_equal(theirs.source_nodes(rows), p.edges.source)
+        np.testing.assert_array_equal(theirs.target_nodes(rows), p.edges.target)
+        np.testing.assert_array_equal(theirs.get_attribute("syn_weight", rows), p.edges.weight)
+
+
+def test_files_of_one_name_in_two_folders_stay_apart(tmp_path: Path) -> None:
+    """Two folders with files of the same names but other tables: each population keeps its own types."""
+    for name, kind in (("a", "first"), ("b", "second")):
+        folder = tmp_path / "net" / name
+        folder.mkdir(parents=True)
+        (folder / "node_types.csv").write_text(f"node_type_id label\n1 {kind}\n")
+        write_nodes(folder / "nodes.h5", name, [1, 1], {"0": {}})
+    entries = [{"nodes_file": f"{n}/nodes.h5", "node_types_file": f"{n}/node_types.csv"} for n in "ab"]
+    (tmp_path / "net" / "circuit_config.json").write_text(json.dumps({"networks": {"nodes": entries}}))
+    circuit = read_foreign([tmp_path / "net"]).circuit
+    write_format(circuit, "sonata", tmp_path / "out")
+    back = read_foreign([tmp_path / "out"]).circuit
+    assert [back.populations[n].attributes["label"].tolist() for n in "ab"] == [["first"] * 2, ["second"] * 2]
+    assert back.equals(circuit)
 
 
 def test_two_delays_in_a_projection_are_kept_as_an_attribute(odd: Path, tmp_path: Path) -> None:
