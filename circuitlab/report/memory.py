@@ -9,7 +9,6 @@ group for a while. What the memory of an accelerated solver comes to hold in a s
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -56,7 +55,7 @@ HELD_CONTRAST = 3.0
 REAL_TIME = 2.0 * BLOCK + 6.0
 """What a rule that learns during the dynamics holds, in [unit, sample]: its factors of a block of time steps, and the
 circuit's state."""
-BUILDING_BYTES = 10
+BUILDING_BYTES = 3
 """Per edge of the largest projection: what building holds for a while (an ordering, weights before conversion) and
 what the allocator keeps of it afterwards."""
 ADAM = 2
