@@ -75,7 +75,10 @@ class CompiledCircuit(nn.Module):
             self._kernels[f"projection {projection.name}"] = kernel
             self.sign[projection.name] = {"excitatory": 1, "inhibitory": -1}.get(source.sign or "", 0)
             if projection.kind == "electrical":
-                check_junctions(projection, source, target)
+                try:
+                    check_junctions(projection, source, target)
+                except CircuitError as error:
+                    raise CircuitError(f"projections.{projection.name}: {error}") from error
                 self.sign[projection.name] = 1
             if projection.rank is not None:
                 self._check_factors(projection, kernel)
