@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from circuitlab.compile.kernels import Kernel, compile_kernel
 from circuitlab.errors import CircuitError
 from circuitlab.graph.circuit import Circuit, Population, Projection
+from circuitlab.graph.junctions import check_junctions
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ class CompiledCircuit(nn.Module):
         feedforward: links from inputs.
         recurrent: links among units that carry rates.
         burst: links that carry the control (S of the circuit's own apical projections).
-        sign: +1, -1 or 0 per projection: Dale's law of its source population.
+        electrical: gap junctions, which act in both directions.
+        sign: +1, -1 or 0 per projection: Dale's law of its source population; +1 for gap junctions.
     """
 
     controlled: Tensor
@@ -52,6 +54,12 @@ class CompiledCircuit(nn.Module):
             raise CircuitError(
                 "populations: there is no output population; the loss needs one of type output"
             )
+        for p in hidden + outputs:
+            if not (p.gain > 0 and np.isfinite([p.gain, p.threshold]).all()):
+                raise CircuitError(
+                    f"populations.{p.name}: gain {p.gain:g}, threshold {p.threshold:g}; a gain is above 0, both are "
+                    "finite"
+                )
         self.units, self.size = _rows(hidden + outputs)
         self.inputs, self.input_size = _rows([p for p in circuit.populations.values() if p.type == "input"])
         self.outputs = {p.name: slice(0, 0) for p in outputs}
@@ -72,6 +80,12 @@ class CompiledCircuit(nn.Module):
             kernel = compile_kernel(projection, (target.size, source.size), dtype)
             self._kernels[f"projection {projection.name}"] = kernel
             self.sign[projection.name] = {"excitatory": 1, "inhibitory": -1}.get(source.sign or "", 0)
+            if projection.kind == "electrical":
+                try:
+                    check_junctions(projection, source, target)
+                except CircuitError as error:
+                    raise CircuitError(f"projections.{projection.name}: {error}") from error
+                self.sign[projection.name] = 1
             if projection.rank is not None:
                 self._check_factors(projection, kernel)
             rows = (self.inputs if source.type == "input" else self.units)[source.name]
@@ -84,7 +98,9 @@ class CompiledCircuit(nn.Module):
                 )
         self.links = {link.projection.name: link for link in links}
         self.feedforward = [link for link in links if link.projection.source in self.inputs]
-        rates = [link for link in links if link.projection.source in self.units]
+        self.electrical = [link for link in links if link.projection.kind == "electrical"]
+        chemical = [link for link in links if link.projection.kind != "electrical"]
+        rates = [link for link in chemical if link.projection.source in self.units]
         self.recurrent = [link for link in rates if link.projection.carries == "rate"]
         self.burst = [link for link in rates if link.projection.carries == "burst"]
         controlled = np.concatenate([np.full(p.size, p.controlled) for p in hidden + outputs])
@@ -156,7 +172,7 @@ class CompiledCircuit(nn.Module):
 
     @torch.no_grad()
     def enforce_sign(self) -> None:
-        """Clamp every weight to the sign of its source population (Dale's law)."""
+        """Clamp every weight to the sign of its source population (Dale's law), and conductances to at least 0."""
         for name, link in self.links.items():
             if self.sign[name] > 0:
                 link.kernel.values.clamp_(min=0)

@@ -16,8 +16,11 @@ from circuitlab.dynamics.equations import Discrepancy, Energy, Slope
 
 
 def outputs_apart(system: CircuitSystem) -> bool:
-    """Whether no output unit projects to a unit, so that an output's potential matters to itself and the loss only."""
-    return all(link.source.start < system.output.start for link in system.compiled.recurrent)
+    """Whether no output unit projects to a unit or has a gap junction, so that an output's potential matters to itself
+    and the loss only."""
+    first, compiled = system.output.start, system.compiled
+    joined = any(max(link.source.start, link.target.start) >= first for link in compiled.electrical)
+    return not joined and all(link.source.start < first for link in compiled.recurrent)
 
 
 class AugmentedEnergy(Energy):
@@ -38,7 +41,7 @@ class AugmentedEnergy(Energy):
         self.batch, self.system, self.control = batch, system, control
         self.apart = outputs_apart(system)
         self.discrepancy = Discrepancy(system, batch.drive, system.output.start if self.apart else None)
-        self.curved_products = self.discrepancy.curved_products
+        self.curved_products, self.kinks = self.discrepancy.curved_products, system.kinks
         self.newton = batch.controller.alpha != 0
         self.held = torch.zeros_like(batch.target)
 

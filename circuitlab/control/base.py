@@ -12,6 +12,7 @@ from circuitlab.compile.kernels import Kernel
 from circuitlab.control.output import OutputController
 from circuitlab.dynamics.equations import SMALLEST_SOMA, TINY, Equations
 from circuitlab.dynamics.loss import OutputLoss
+from circuitlab.dynamics.sweep import Sweep
 from circuitlab.dynamics.system import System
 
 
@@ -42,6 +43,24 @@ class Controlled:
         x = None if self.x is None else self.x[:, columns]
         drive, target, phi = (tensor[:, columns] for tensor in (self.drive, self.target, self.phi))
         return replace(self, system=self.system.select(columns), drive=drive, target=target, phi=phi, x=x)
+
+    def deliver(self, passes: Sweep, y: Tensor, held: Tensor, u: Tensor) -> None:
+        """Solve alpha u = -dL/dy for the controller and add it to the outputs' potential and control, all [output unit,
+        sample] and in place; with gap junctions a current moves a potential, and a control, by a share of it.
+
+        Args:
+            y, held: potential and control without u. u: from the guess that it holds.
+        """
+        alpha = self.controller.alpha
+        if passes.mixing is None or passes.share is None:
+            self.loss.hold(y, self.target, alpha, u)
+            held += u
+            y += u
+            return
+        share = passes.share[self.system.output]
+        u.copy_(self.loss.controller_through(y, self.target, alpha, u.clone(), passes.mixing))
+        held += share * u
+        y += share.square() * u
 
     def output_imbalance(self, phi: Tensor, u: Tensor) -> Tensor:
         """-dL/dy - alpha u, [output unit, sample]  [eq. 6]."""
@@ -95,6 +114,10 @@ class ControlledEquations(Equations):
         self.blocks = {"soma": slice(0, n), **middle, "controller": slice(last, last + k)}
         pace = torch.full_like(tau[:1], self.batch.controller.pace_ms).expand(k, 1)
         self.time_constants = torch.cat([tau] * (2 if control else 1) + [pace])
+
+    @property
+    def lag(self) -> float:
+        return self.batch.system.lag
 
     def silence(self) -> Tensor:
         """With the integral part of the controller at zero."""

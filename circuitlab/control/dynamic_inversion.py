@@ -117,9 +117,7 @@ class InversionEquations(EquationsAmong):
             self.passes.anticipate(phi, self.ahead)
         self.passes.outputs(psi, control, potential)
         following.copy_(u)
-        batch.loss.hold(y, batch.target, batch.controller.alpha, following)
-        held += following
-        y += following
+        batch.deliver(self.passes, y, held, following)
         self.passes.backward(psi, control, potential)
         self.count += 1
         if self.count % ROUNDING_EVERY == 0:
@@ -155,7 +153,7 @@ class InversionEquations(EquationsAmong):
         self, state: Tensor, rate: float, minibatch: Minibatch = WHOLE
     ) -> tuple[Tensor, float] | None:
         system, batch = self.batch.system, self.batch
-        if type(self.feedback) is not Feedback or not isinstance(system, CircuitSystem):
+        if type(self.feedback) is not Feedback or not isinstance(system, CircuitSystem) or system.junctions:
             return None
         (rate,) = minibatch.agreed(rate)
         count = steps(rate)
@@ -175,8 +173,8 @@ class InversionEquations(EquationsAmong):
         return torch.cat([phi + response.phi @ u, psi, u]), response.extra
 
     def anticipating(self, share: float) -> Equations:
-        plain = type(self.feedback) is Feedback and self.preconditioner is None
-        if not plain or not isinstance(self.batch.system, CircuitSystem):
+        plain, system = type(self.feedback) is Feedback and self.preconditioner is None, self.batch.system
+        if not plain or not isinstance(system, CircuitSystem) or system.junctions:
             return self
         return InversionEquations(self.feedback, self.batch, ahead=share)
 

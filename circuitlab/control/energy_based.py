@@ -11,6 +11,8 @@ feedback and u at rest the first line is the gradient flow on E = 1/2 |f(phi)|^2
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor
 
@@ -67,15 +69,26 @@ class EnergyEquations(EquationsAmong):
         (phi, u), (potential, following) = self._parts(state), self._parts(image)
         point = batch.system.linearise(phi, batch.drive)
         psi = phi - point.prediction
-        if isinstance(point, CircuitPoint):
-            potential.copy_(point.gate(self.feedback.raw(point, psi)))
-        else:
-            potential.copy_(point.transported(psi))
-        potential += point.prediction
         following.copy_(u)
-        batch.loss.hold(potential[output], batch.target, batch.controller.alpha, following)
-        potential[output] += following
+        if isinstance(point, CircuitPoint) and point.system.junctions:
+            self._shared_step(phi, psi, potential, following)
+        else:
+            if isinstance(point, CircuitPoint):
+                potential.copy_(point.gate(self.feedback.raw(point, psi)))
+            else:
+                potential.copy_(point.transported(psi))
+            potential += point.prediction
+            batch.loss.hold(potential[output], batch.target, batch.controller.alpha, following)
+            potential[output] += following
         self.sizes = batch.control_scale(phi, psi).double().square().unsqueeze(0)
+
+    def _shared_step(self, phi: Tensor, psi: Tensor, potential: Tensor, u: Tensor) -> None:
+        """The potentials that follow, and u at rest, where gap junctions share currents among neurons."""
+        batch, output = self.batch, self.batch.system.output
+        passes, control = self.feedback.sweep(batch.system, batch.drive), torch.empty_like(psi)
+        passes.forward(phi, psi)
+        passes.outputs(psi, control, potential)
+        batch.deliver(passes, potential[output], control[output], u)
 
     def _control(self, state: Tensor) -> Tensor:
         """psi, [unit, sample]; known already where the state's balance was just asked for."""
@@ -141,5 +154,10 @@ class EnergyEquations(EquationsAmong):
         if on is None or not bool(on.any()):
             return state
         settled = state.clone()
-        settled[self.blocks["soma"]][on] = 0
+        kinks = cast(CircuitSystem, self.batch.system).kinks
+        if kinks is None:
+            settled[self.blocks["soma"]][on] = 0
+        else:
+            soma = settled[self.blocks["soma"]]
+            soma.copy_(torch.where(on, kinks, soma))
         return settled

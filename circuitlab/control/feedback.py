@@ -20,7 +20,7 @@ from circuitlab.control.alignment import angle, burst_angle
 from circuitlab.control.base import ControlledEquations, Pathway
 from circuitlab.dynamics.circuit import CircuitPoint, CircuitSystem
 from circuitlab.dynamics.equations import TINY
-from circuitlab.dynamics.sweep import Back, CircuitSweep, JacobiSweep, Route, Sweep
+from circuitlab.dynamics.sweep import Back, JacobiSweep, Route, Sweep
 from circuitlab.dynamics.system import Point, System
 from circuitlab.errors import CircuitError
 from circuitlab.graph.streams import stream
@@ -38,7 +38,7 @@ class Feedback:
     def sweep(self, system: System, drive: Tensor) -> Sweep:
         """Passes through the system on one batch with control travelling along S."""
         if isinstance(system, CircuitSystem):
-            return CircuitSweep(system, drive, self.routes(system))
+            return system.along(drive, self.routes(system))
         return JacobiSweep(system, drive)
 
     def routes(self, system: CircuitSystem) -> dict[int, list[Back]]:
@@ -50,7 +50,7 @@ class Feedback:
         return point.feedback_input(psi)
 
     def imbalance(self, point: Point, psi: Tensor) -> Tensor:
-        """sigma'(phi) (S psi) - psi, [unit, sample]."""
+        """sigma'(phi) (S psi) - psi, [unit, sample], with L psi of gap junctions beside it, whatever S is."""
         if isinstance(point, CircuitPoint):
             return point.gate_imbalance(self.raw(point, psi), psi)
         return point.transported(psi) - psi
@@ -286,7 +286,8 @@ class EquationsAmong(ControlledEquations):
         if not isinstance(system, CircuitSystem) or not system.kinked:
             return None
         point = system.linearise(state[self.blocks["soma"]], self.batch.drive)
-        return point.kinks(self.arriving(point, self.control(state, point)))
+        psi = self.control(state, point)
+        return point.kinks(self.arriving(point, psi), psi)
 
     def kinks(self, state: Tensor) -> Tensor:
         on = self._on_kink(state)

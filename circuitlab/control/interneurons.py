@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from circuitlab.compile.compiled import Link
 from circuitlab.compile.kernels import Kernel, compile_kernel
-from circuitlab.dynamics.activations import LEAK
+from circuitlab.dynamics.activations import LEAK, Activation
 from circuitlab.dynamics.circuit import CircuitSystem
 from circuitlab.graph.streams import stream
 
@@ -82,7 +82,7 @@ class Interneurons:
         """e of cells at phi = delta + error, all [unit, sample]."""
         out = torch.empty_like(delta)
         for rows, activation in self.system.activations:
-            out[rows] = SENT[activation.name](delta[rows], error[rows])
+            out[rows] = sent(activation, delta[rows], error[rows])
         return out
 
     def parameters(self) -> dict[str, nn.Parameter]:
@@ -101,6 +101,16 @@ class Interneurons:
             sign = self.compiled.sign[link.projection.name]
             if sign:
                 kernel.values.detach().clamp_(**({"min": 0} if sign > 0 else {"max": 0}))
+
+
+def sent(activation: Activation, delta: Tensor, error: Tensor) -> Tensor:
+    """e of cells of one population at phi = delta + error, all [unit, sample]: with a gain g, potentials from the
+    threshold on count g times, and e, which is divided by slopes, g times less."""
+    send = SENT[activation.name]
+    if activation.plain:
+        return send(delta, error)
+    gain = activation.gain
+    return send(gain * activation.above(delta), gain * error) / gain
 
 
 def _linear(delta: Tensor, error: Tensor) -> Tensor:

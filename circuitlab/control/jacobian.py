@@ -36,12 +36,19 @@ def response(system: CircuitSystem, slopes: Tensor) -> Tensor:
     compiled = system.compiled
     columns = torch.zeros(system.size, compiled.output_size, dtype=compiled.dtype, device=compiled.device)
     columns[system.output].fill_diagonal_(1)
+    junctions = system.junctions
+    share = None if junctions is None else 1 / (1 + junctions.loads())
+    columns = columns if share is None else columns * share
 
     def step(psi: Tensor) -> Tensor:
         out = torch.zeros_like(psi)
         for link in compiled.recurrent:
             link.kernel.add_transposed(psi[link.target], out[link.source])
-        return out.mul_(slopes)
+        out.mul_(slopes)
+        if junctions is not None and share is not None:
+            junctions.add_neighbours(psi, out)
+            out.mul_(share)
+        return out
 
     psi, enough = columns, 4 * torch.finfo(columns.dtype).eps
     for _ in range(PLAIN):

@@ -24,7 +24,7 @@ from circuitlab.compile.kernels import Kernel
 from circuitlab.control.base import Controlled, digits_kept
 from circuitlab.control.dynamic_inversion import ROUNDING_EVERY, InversionEquations
 from circuitlab.control.feedback import AmongUnits, Feedback
-from circuitlab.control.interneurons import SENT, Interneurons
+from circuitlab.control.interneurons import Interneurons, sent
 from circuitlab.dynamics.circuit import CircuitPoint, CircuitSystem
 from circuitlab.dynamics.equations import Energy, Equations
 from circuitlab.dynamics.preconditioned import WHOLE, Minibatch
@@ -46,6 +46,12 @@ class LateralInhibition(AmongUnits):
 
     def __init__(self, system: CircuitSystem, feedback: Feedback, interneurons: Interneurons) -> None:
         super().__init__(feedback)
+        if system.junctions is not None:
+            raise CircuitError(
+                "control.pathway: the interneurons of lateral_inhibition foresee what synapses predict, not the "
+                f"currents of gap junctions ({system.junctions.names}); allowed: dynamic_inversion, energy_based, "
+                "linear_feedback, deep_feedback_control"
+            )
         self.system, self.interneurons = system, interneurons
 
     def equations(self, batch: Controlled) -> LateralEquations:
@@ -200,7 +206,7 @@ class LateralSweep(CircuitSweep):
     def _send(self, stage: Stage, control: Tensor) -> None:
         rows = stage.plan.rows
         error = control[rows] + self.slack[rows]
-        self.fresh[rows] = SENT[stage.plan.activation.name](self.delta[rows], error)
+        self.fresh[rows] = sent(stage.plan.activation, self.delta[rows], error)
 
     def _back(self, stage: Stage, psi: Tensor, control: Tensor, potential: Tensor) -> None:
         plan, new, moved = stage.plan, self.cuts.of(control), self.cuts.of(potential)

@@ -143,6 +143,8 @@ def answer(system: System, q: Tensor, phi: Tensor) -> Answer | None:
         return None
     slopes = system.gains if isinstance(system, Tangent) else base.slopes(phi, base.rates(phi))
     slopes = slopes.mean(1, keepdim=True)
+    if base.junctions is not None:
+        q = q / (1 + base.junctions.loads())
     count = 1 if base.swept else STEPS
     moved = spread(base, slopes, q, q, count)
     if not base.swept:
@@ -174,6 +176,7 @@ class LinearEquations(ControlledEquations):
         self.floors = batch.drive.new_full((2, batch.drive.shape[1]), SMALLEST_SOMA, dtype=torch.float64)
         self.answer = given
         self.looked = given is not None
+        self.q: Tensor | None = None
 
     def start(self) -> Tensor:
         return torch.cat([self.batch.phi, torch.zeros_like(self.batch.target)])
@@ -196,6 +199,10 @@ class LinearEquations(ControlledEquations):
             if not self.looked:
                 self.looked, self.answer = True, answer(batch.system, q, phi)
                 self.extra = 0.0 if self.answer is None else self.answer.extra
+            if self.passes.share is not None:
+                self.q = q * self.passes.share
+                self.identity = self.identity and self.passes.mixing is None
+        q = q if self.q is None else self.q
         torch.mm(q, guess, out=self.control)
         self.passes.forward(phi, self.control)
         prediction, alpha = self.passes.prediction, batch.controller.alpha

@@ -35,6 +35,12 @@ class RealTime:
         system = batch.system
         if not isinstance(system, CircuitSystem):
             raise CircuitError("learn: direct feedback in real time is for circuits, not for a torch module")
+        late = [p.name for p in system.compiled.circuit.projections.values() if p.delay_ms]
+        if late:
+            raise CircuitError(
+                f"learn: what learns while time passes does not know the delay of '{late[0]}'; leave the delay out, or "
+                "choose a rule that learns at equilibrium"
+            )
         self.batch, self.q, self.controller = batch, pathway.q, batch.controller
         self.phi = batch.phi.clone(memory_format=torch.contiguous_format)
         self.rate, self.prediction, self.control = (torch.empty_like(self.phi) for _ in range(3))
@@ -44,6 +50,7 @@ class RealTime:
             (link.kernel.add_product, self.rate[link.source], self.prediction[link.target])
             for link in system.compiled.recurrent
         ]
+        self.junctions = system.junctions
         self.share = dt_ms / system.tau
         self.whole = bool((self.share == 1).all())
         tau_u = self.controller.tau_ms
@@ -64,6 +71,8 @@ class RealTime:
         self.prediction.copy_(self.batch.drive)
         for add, rate, out in self.ways:
             add(rate, out)
+        if self.junctions is not None:
+            self.junctions.add(self.phi, self.prediction)
         torch.mm(self.q, self.u, out=self.control)
 
     def advance(self, noise: Tensor | None = None, scale: float = 1.0) -> None:

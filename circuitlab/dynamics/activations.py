@@ -2,6 +2,9 @@
 
 A function with a kink at zero (relu, leaky_relu) has a slope that jumps from `low` to `high` there. A neuron may rest
 exactly on its kink under control; the equations then ask for a slope somewhere in [low, high].
+
+A population's gain and threshold make sigma(phi) = activation(gain (phi - threshold)): slopes grow by the gain, bends
+by its square, and a kink is at the threshold.
 """
 
 from __future__ import annotations
@@ -23,7 +26,8 @@ class Activation:
         rate: sigma(phi), written into `out`.
         slope_into: sigma'(phi) from phi and the rate, written into `out`.
         bend: sigma''(phi) from phi and the rate.
-        kink: slopes below and above a kink at zero, or None for a smooth function.
+        kink: slopes below and above a kink at the threshold, or None for a smooth function.
+        gain, threshold: of sigma(phi) = activation(gain (phi - threshold)).
     """
 
     name: str
@@ -31,6 +35,17 @@ class Activation:
     slope_into: Callable[[Tensor, Tensor, Tensor], Tensor]
     bend: Callable[[Tensor, Tensor], Tensor]
     kink: tuple[float, float] | None = None
+    gain: float = 1.0
+    threshold: float = 0.0
+
+    @property
+    def plain(self) -> bool:
+        """Whether gain and threshold change nothing."""
+        return self.gain == 1 and self.threshold == 0
+
+    def above(self, phi: Tensor) -> Tensor:
+        """How far potentials are above the threshold, exactly zero on it; phi itself where the threshold is zero."""
+        return phi if self.threshold == 0 else phi - self.threshold
 
     def slope(self, phi: Tensor, rate: Tensor) -> Tensor:
         """sigma'(phi), the shape of phi."""
@@ -111,9 +126,29 @@ ACTIVATIONS: dict[str, Activation] = {
 }
 
 
+def with_gain(activation: Activation, gain: float, threshold: float) -> Activation:
+    """activation(gain (phi - threshold)); the activation itself where that changes nothing."""
+    if gain == 1 and threshold == 0:
+        return activation
+
+    def scaled(phi: Tensor, out: Tensor) -> Tensor:
+        return torch.sub(phi, threshold, out=out).mul_(gain)
+
+    kink = activation.kink
+    return Activation(
+        activation.name,
+        rate=lambda phi, out: activation.rate(scaled(phi, out), out),
+        slope_into=lambda phi, rate, out: activation.slope_into(scaled(phi, out), rate, out).mul_(gain),
+        bend=lambda phi, rate: gain**2 * activation.bend(scaled(phi, torch.empty_like(phi)), rate),
+        kink=None if kink is None else (gain * kink[0], gain * kink[1]),
+        gain=gain,
+        threshold=threshold,
+    )
+
+
 def rate_of_sum(activation: Activation, a: Tensor, b: Tensor, potential: Tensor, rate: Tensor) -> None:
     """potential = a + b and rate = sigma(potential), written in place; all [unit, sample]."""
-    if activation.name == "tanh" and _compiled(a, b, potential, rate):
+    if activation.name == "tanh" and activation.plain and _compiled(a, b, potential, rate):
         pointers = (tensor.data_ptr() for tensor in (a, b, potential, rate))
         loops.call("tanh", a, a.numel(), *pointers)
         return
@@ -121,8 +156,12 @@ def rate_of_sum(activation: Activation, a: Tensor, b: Tensor, potential: Tensor,
 
 
 def at_kink(kink: tuple[float, float], raw: Tensor, prediction: Tensor) -> Tensor:
-    """Where control holds a neuron exactly on its kink: its potential would be positive without the control that a
-    negative slope times feedback gives below it, and negative with the one above it."""
+    """Where control holds a neuron exactly on its kink: its potential would be above it with the control that the
+    slope below gives, and below it with the one that the slope above gives.
+
+    Args:
+        raw, prediction: [unit, sample]: S psi, and W sigma(phi) + U x + b from the threshold on.
+    """
     low, high = kink
     return (raw < 0) & (prediction + low * raw > 0) & (prediction + high * raw < 0)
 
@@ -135,7 +174,8 @@ def kinked_control(kink: tuple[float, float], phi: Tensor, raw: Tensor, predicti
     on which the neuron is now decides.
 
     Args:
-        phi, raw, prediction: [unit, sample]: potential, S psi, and W sigma(phi) + U x + b.
+        phi, raw, prediction: [unit, sample]: potential from the threshold on, S psi, and W sigma(phi) + U x + b from
+            the threshold on.
     """
     low, high = kink
     unique = torch.minimum(torch.maximum(-prediction, high * raw), low * raw)
@@ -144,8 +184,8 @@ def kinked_control(kink: tuple[float, float], phi: Tensor, raw: Tensor, predicti
 
 
 def kink_distance(kink: tuple[float, float], phi: Tensor, raw: Tensor, psi: Tensor) -> Tensor:
-    """Signed distance of the control from what the equations allow: psi in [low, high] raw where phi is exactly zero,
-    psi = sigma'(phi) raw elsewhere."""
+    """Signed distance of the control from what the equations allow: psi in [low, high] raw where phi, which counts
+    from the threshold on, is exactly zero, psi = sigma'(phi) raw elsewhere."""
     low, high = kink
     least, most = torch.minimum(low * raw, high * raw), torch.maximum(low * raw, high * raw)
     slope = torch.where(phi > 0, torch.full_like(phi, high), low)

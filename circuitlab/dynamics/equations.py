@@ -89,6 +89,11 @@ class Equations(ABC):
     time_constants: Tensor
     preconditioner: Preconditioner | None = None
 
+    @property
+    def lag(self) -> float:
+        """How many times larger a recomputed residual may be than what a sweep changes."""
+        return 1.0
+
     @abstractmethod
     def start(self) -> Tensor:
         """The state to begin with, [row, sample]."""
@@ -222,10 +227,12 @@ class Energy(ABC):
     Attributes:
         newton: whether it has the dense derivatives that Newton's method takes.
         curved_products: products with W per sample that `precondition` takes; with none it changes nothing.
+        kinks: where potentials have kinks, if they do, [unit, 1]; None where all of these are at zero.
     """
 
     newton: bool = True
     curved_products: float = 0.0
+    kinks: Tensor | None = None
 
     @abstractmethod
     def value(self, phi: Tensor) -> Tensor:
@@ -267,6 +274,10 @@ class FreeEquations(Equations):
         self.dearer = preconditioned_sweep(system) if preconditioner is not None else 1.0
         self.direct = system.swept
         self.time_constants = system.tau
+
+    @property
+    def lag(self) -> float:
+        return self.system.lag
 
     def start(self) -> Tensor:
         """U x + b, the first step from silence."""
@@ -324,7 +335,7 @@ class Discrepancy(Energy):
     """
 
     def __init__(self, system: CircuitSystem, drive: Tensor, units: int | None = None) -> None:
-        self.system, self.drive = system, drive
+        self.system, self.drive, self.kinks = system, drive, system.kinks
         self.cascade = Cascade(system, system.size if units is None else units)
         self.curved_products = 2 * self.cascade.share
 

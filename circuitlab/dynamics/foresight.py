@@ -75,10 +75,19 @@ def respond(system: CircuitSystem, phi: Tensor, count: int, minibatch: Minibatch
 def spread(system: CircuitSystem, slopes: Tensor, psi: Tensor, start: Tensor, count: int) -> Tensor:
     """How potentials answer controls, Phi = W S Phi + Psi, by `count` sweeps from a start, all [unit, column].
 
+    With gap junctions Phi = (W S Phi + G Phi) / (1 + d) + Psi, for controls that are divided by 1 + d already.
+
     Args:
         slopes: S, [unit, 1].
     """
     moved = start.clone()
+    if system.junctions is not None:
+        share = 1 / (1 + system.junctions.loads())
+        for _ in range(count):
+            arriving = system.arriving(slopes * moved, torch.zeros_like(moved))
+            system.junctions.add_neighbours(moved, arriving)
+            moved = arriving * share + psi
+        return moved
     for _ in range(count):
         rates = slopes * moved
         for plan in system.plans:

@@ -228,7 +228,7 @@ class PreconditionedSweep(CircuitSweep):
 def recurrent_group(system: System) -> slice | None:
     """Rows of the one group that a preconditioner serves, or None: all recurrent populations of the circuit, side by
     side, smooth, controlled, and none of them an output."""
-    if not isinstance(system, CircuitSystem):
+    if not isinstance(system, CircuitSystem) or system.junctions is not None:
         return None
     groups = system.groups
     if len(groups) != 1:

@@ -55,10 +55,16 @@ class Sweep(ABC):
     """Passes through a system on one batch.
 
     Attributes:
-        prediction: W sigma(phi) + U x + b as the last forward pass saw it, [unit, sample].
+        prediction: W sigma(phi) + U x + b as the last forward pass saw it, [unit, sample]; with gap junctions the
+            potential that neurons would have without control.
+        share: of a current that a neuron keeps for itself, [unit, 1]: its potential moves by so much; None where all
+            neurons keep all of it, having no gap junctions.
+        mixing: how potentials of the outputs answer the controller, [output unit, output unit]; None where by itself.
     """
 
     prediction: Tensor
+    share: Tensor | None = None
+    mixing: Tensor | None = None
 
     @abstractmethod
     def forward(self, phi: Tensor, psi: Tensor | None) -> None:
@@ -348,14 +354,18 @@ def gate(
     Args:
         kinked: solve neurons that rest on their kink as an inclusion.
     """
-    if loops.usable(raw):
+    if activation.plain and loops.usable(raw):
         low, high = activation.kink or (0.0, 0.0)
         pointers = [t.data_ptr() for t in (phi, rate, raw, prediction, control, potential)]
         loops.call("gate", raw, loops.KINDS[activation.name], kinked, raw.numel(), *pointers, low, high)
         return
-    if kinked:
-        assert activation.kink is not None
-        control.copy_(kinked_control(activation.kink, phi, raw, prediction))
-    else:
+    if not kinked:
         activation.slope_into(phi, rate, control).mul_(raw)
+        torch.add(prediction, control, out=potential)
+        return
+    assert activation.kink is not None
+    ahead = activation.above(prediction)
+    control.copy_(kinked_control(activation.kink, activation.above(phi), raw, ahead))
     torch.add(prediction, control, out=potential)
+    if activation.threshold:  # beside one, rounding would leave a neuron that rests on its kink
+        potential.masked_fill_((raw < 0) & (control == -ahead), activation.threshold)

@@ -29,6 +29,11 @@ class System(ABC):
     decoder_in_loss: bool = False
 
     @property
+    def lag(self) -> float:
+        """How many times further a state may be from balance, tau dphi/dt, than a sweep moves it."""
+        return 1.0
+
+    @property
     @abstractmethod
     def tau(self) -> Tensor:
         """Time constants in ms, [unit, 1]."""

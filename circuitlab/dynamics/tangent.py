@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from circuitlab.dynamics.circuit import CircuitSystem
+from circuitlab.dynamics.junctions import SharedSweep
+from circuitlab.dynamics.sweep import Sweep
 from circuitlab.dynamics.system import Point, System
 from circuitlab.errors import CircuitError
 
 
 class Tangent(System):
-    """f(phi) = -phi + c + W (S phi), with the slopes S = sigma'(phi_0) of each sample at a state phi_0.
+    """f(phi) = -phi + c + W (S phi) + L phi, with the slopes S = sigma'(phi_0) of each sample at a state phi_0.
 
     Args:
         base: the circuit.
@@ -37,6 +39,10 @@ class Tangent(System):
         return self.base.tau
 
     @property
+    def lag(self) -> float:
+        return self.base.lag
+
+    @property
     def controlled(self) -> Tensor | None:
         return self.base.controlled
 
@@ -46,10 +52,16 @@ class Tangent(System):
     def select(self, columns: Tensor) -> Tangent:
         return Tangent(self.base, self.gains[:, columns])
 
+    def sweep(self, drive: Tensor) -> Sweep:
+        junctions = self.base.junctions
+        return super().sweep(drive) if junctions is None else SharedSweep(self, drive, junctions.loads())
+
     def linearise(self, phi: Tensor, drive: Tensor) -> TangentPoint:
         rate, prediction = self.gains * phi, drive.clone()
         for link in self.base.compiled.recurrent:
             link.kernel.add_product(rate[link.source], prediction[link.target])
+        if self.base.junctions is not None:
+            self.base.junctions.add(phi, prediction)
         return TangentPoint(self, prediction)
 
     def update(self, phi: Tensor, psi: Tensor, x: Tensor, gated: bool = False) -> dict[str, Tensor]:
@@ -69,6 +81,8 @@ class TangentPoint(Point):
         for link in self.system.base.compiled.recurrent:
             link.kernel.add_transposed(psi[link.target], out[link.source])
         out *= self.system.gains
+        if self.system.base.junctions is not None:
+            self.system.base.junctions.add(psi, out)
         if controlled_only and self.system.controlled is not None:
             out *= self.system.controlled
         return out

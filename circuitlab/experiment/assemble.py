@@ -71,7 +71,7 @@ def assemble(spec: ExperimentSpec, device_name: str | None = None) -> Assembled:
     losses = OutputLoss([(loss_of(spec, name, compiled), rows) for name, rows in compiled.outputs.items()])
     solve = spec.solve
     if solve.preconditioner == "mean_response":
-        problem = group_problem(circuit.strongly_connected(), circuit.populations)
+        problem = group_problem(circuit.strongly_connected(), circuit.populations, circuit.projections)
         if problem is not None:
             raise CircuitError(
                 f"solve.preconditioner: mean_response cannot be had: {problem[0]}; {problem[1]}"

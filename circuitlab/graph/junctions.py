@@ -10,9 +10,10 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 from circuitlab.errors import CircuitError
-from circuitlab.graph.circuit import Population, Projection
+from circuitlab.graph.circuit import Circuit, Population, Projection
 from circuitlab.graph.edges import Edges
 
 
@@ -68,6 +69,30 @@ def check_junctions(projection: Projection, source: Population, target: Populati
             f"the gap junction {_pair(source, target, edges, first)} has the conductance {edges.weight[first]:g} in "
             f"one direction and {edges.weight[other[first]]:g} in the other; list it once, or with one conductance"
         )
+
+
+def conductances(circuit: Circuit) -> sparse.csr_array:
+    """G of all gap junctions among the units that are not inputs, in file order, symmetric with a zero diagonal, shape
+    (units, units): the current into neuron i is sum_j G_ij (phi_j - phi_i)."""
+    starts, size = {}, 0
+    for name in circuit.units:
+        starts[name], size = size, size + circuit.populations[name].size
+    rows, columns, values = ([np.zeros(0, kind)] for kind in (np.int64, np.int64, np.float64))
+    for p in circuit.projections.values():
+        if p.kind != "electrical":
+            continue
+        e = p.edges
+        once = np.ones(len(e), dtype=bool)
+        if p.source == p.target:
+            other = turned(e)
+            once = (e.source != e.target) & ((other < 0) | (np.arange(len(e)) < other))
+        rows.append(e.target[once].astype(np.int64) + starts[p.target])
+        columns.append(e.source[once].astype(np.int64) + starts[p.source])
+        values.append(e.weight[once])
+    one_way = sparse.coo_array(
+        (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), shape=(size, size)
+    )
+    return sparse.csr_array(one_way + one_way.T)
 
 
 def _pair(source: Population, target: Population, edges: Edges, index: int) -> str:

@@ -65,6 +65,10 @@ class AdjointEquations(Equations):
         self.time_constants = system.tau
         self.point: Point | None = None
 
+    @property
+    def lag(self) -> float:
+        return self.system.lag
+
     def start(self) -> Tensor:
         state = torch.zeros_like(self.phi)
         state[self.system.output] = self.error
@@ -76,7 +80,8 @@ class AdjointEquations(Equations):
             self.passes.hold(self.phi)
             self.moved = torch.empty_like(self.phi)
         self.passes.outputs(state, image, self.moved)
-        image[self.system.output] += self.error
+        share = self.passes.share
+        image[self.system.output] += self.error if share is None else share[self.system.output] * self.error
         self.passes.backward(state, image, self.moved)
 
     def release(self) -> None:

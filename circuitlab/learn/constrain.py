@@ -28,13 +28,12 @@ SETTLED = 1e-6
 
 
 def recurrent_groups(compiled: CompiledCircuit) -> list[list[Link]]:
-    """The links within each recurrent group (a strongly connected component of the rate-coded graph)."""
+    """The rate-coded links within each recurrent group (a strongly connected component of the graph of f)."""
     groups = []
     for group in compiled.circuit.strongly_connected():
         members = set(group)
-        groups.append(
-            [k for k in compiled.recurrent if {k.projection.source, k.projection.target} <= members]
-        )
+        links = [k for k in compiled.recurrent if {k.projection.source, k.projection.target} <= members]
+        groups += [links] if links else []  # gap junctions alone have no gain
     return groups
 
 

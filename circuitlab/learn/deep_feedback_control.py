@@ -18,6 +18,7 @@ from circuitlab.control.linear_feedback import LinearFeedback
 from circuitlab.control.realtime import RealTime
 from circuitlab.dynamics.circuit import CircuitSystem
 from circuitlab.dynamics.equations import TINY, Equations, Fields
+from circuitlab.dynamics.system import System
 from circuitlab.dynamics.tangent import Tangent
 from circuitlab.errors import CircuitError
 from circuitlab.learn.base import Batch, LearningRule, Outcome, Task, usable
@@ -38,6 +39,21 @@ def circuit_of(task: Task, rule: str) -> CircuitSystem:
     if not isinstance(task.system, CircuitSystem):
         raise CircuitError(f"learn.rule: {rule} compares firing rates, which only a circuit has")
     return task.system
+
+
+def refuse_plastic_junctions(system: System, rule: str) -> None:
+    """Refuse gap junctions that learn: they do from potentials and control, not from rates.
+
+    Raises:
+        CircuitError: names the first one.
+    """
+    links = system.compiled.electrical if isinstance(system, CircuitSystem) else []
+    plastic = [link.projection.name for link in links if link.projection.plastic]
+    if plastic:
+        raise CircuitError(
+            f"learn.rule: {rule} compares rates, and conductances ('{plastic[0]}') learn from potentials and control; "
+            "write plastic: false for these, or choose another rule"
+        )
 
 
 def speed(equations: Equations, state: Tensor) -> Tensor:
@@ -64,6 +80,9 @@ class SteadyState(LearningRule):
 
     name = "deep_feedback_control_ss"
     controls = True
+
+    def check(self, system: System) -> None:
+        refuse_plastic_junctions(system, self.name)
 
     def outcome(self, task: Task, batch: Batch) -> Outcome:
         system = circuit_of(task, self.name)
@@ -118,6 +137,9 @@ class DeepFeedbackControl(LearningRule):
 
     name = "deep_feedback_control"
     controls = True
+
+    def check(self, system: System) -> None:
+        refuse_plastic_junctions(system, self.name)
 
     def outcome(self, task: Task, batch: Batch) -> Outcome:
         system, pathway = circuit_of(task, self.name), pathway_of(task, self.name)

@@ -2,6 +2,7 @@
 
 phase 1            phi = W sigma(phi) + U x + b
 feedback alignment psi = sigma'(phi) (S psi) - D^T dL/dy,  phi held fixed        [eq. 89-90 with S for W^T]
+                   (and L psi of gap junctions, which are their own way back)
 direct             psi = sigma'(phi) (-Q dL/dy) of hidden units,  psi = -dL/dy at the outputs
 update             dW = psi sigma(phi)^T
 """
@@ -17,7 +18,7 @@ from circuitlab.control.base import digits_kept
 from circuitlab.control.feedback import AmongUnits, Feedback, OwnFeedback
 from circuitlab.dynamics.circuit import CircuitSystem
 from circuitlab.dynamics.equations import TINY, Equations, Fields
-from circuitlab.dynamics.sweep import CircuitSweep, Sweep
+from circuitlab.dynamics.sweep import Sweep
 from circuitlab.errors import CircuitError
 from circuitlab.learn.backprop import AdjointEquations
 from circuitlab.learn.base import Batch, LearningRule, Outcome, Task, mean_update, usable
@@ -46,17 +47,20 @@ class AlignmentEquations(AdjointEquations):
     ) -> None:
         super().__init__(system, phi, drive, error, rounding)
         self.circuit, self.feedback = system, feedback
-        self.direct = all(back.fresh for ways in feedback.routes(system).values() for back in ways)
+        fresh = all(back.fresh for ways in feedback.routes(system).values() for back in ways)
+        self.direct = fresh and system.junctions is None
         self.slopes: Tensor | None = None
 
     def _passes(self) -> Sweep:
         routes = self.feedback.routes(self.circuit)
-        return CircuitSweep(self.circuit, self.drive, routes, kinked=False, masked=False)
+        return self.circuit.along(self.drive, routes, kinked=False, masked=False)
 
     def imbalance(self, state: Tensor) -> Tensor:
         if self.slopes is None:
             self.slopes = self.circuit.slopes(self.phi, self.circuit.rates(self.phi))
         image = self.slopes * self._raw(state)
+        if self.circuit.junctions is not None:
+            self.circuit.junctions.add(state, image)
         image[self.system.output] += self.error
         return image - state
 

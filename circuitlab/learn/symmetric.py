@@ -38,14 +38,25 @@ def symmetric_pairs(system: CircuitSystem) -> list[Pair]:
     """The rate-coded projections among units, in pairs of transposes.
 
     Raises:
-        CircuitError: an output is not linear, or a projection has no partner; names the first.
+        CircuitError: an output is not linear, a projection has no partner, or there are gap junctions; names the first.
     """
     circuit = system.compiled.circuit
+    if system.junctions is not None:
+        raise CircuitError(
+            "learn.energy: hopfield's energy is of rates, and gap junctions carry differences of potentials "
+            f"({system.junctions.names}); allowed here: discrepancy"
+        )
     for name in circuit.outputs:
-        if circuit.populations[name].activation != "linear":
+        p = circuit.populations[name]
+        if p.activation != "linear":
             raise CircuitError(
                 f"learn.energy: hopfield nudges rates, so the output '{name}' must be linear, not "
-                f"{circuit.populations[name].activation}; allowed here: discrepancy"
+                f"{p.activation}; allowed here: discrepancy"
+            )
+        if p.gain != 1 or p.threshold != 0:
+            raise CircuitError(
+                f"learn.energy: hopfield nudges rates, so the output '{name}' must have gain 1 and threshold 0, not "
+                f"{p.gain:g} and {p.threshold:g}; allowed here: discrepancy"
             )
     left, pairs = list(system.compiled.recurrent), []
     while left:

@@ -104,7 +104,9 @@ def stored_bytes(kernel: Kernel) -> int:
     what it shares with the graph."""
     kernel.current()
     tensors = [*kernel.parameters(), *kernel.buffers()]
-    tensors += [value for value in vars(kernel).values() if isinstance(value, Tensor)]
+    tensors += [
+        value for part in kernel.modules() for value in vars(part).values() if isinstance(value, Tensor)
+    ]
     storages: dict[int, int] = {}
     for tensor in tensors:
         parts = [tensor]

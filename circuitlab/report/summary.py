@@ -12,6 +12,7 @@ from scipy.sparse.linalg import ArpackNoConvergence, eigs
 
 from circuitlab.compile.kernels import compile_kernel
 from circuitlab.graph.circuit import Circuit, Population, Projection
+from circuitlab.graph.junctions import conductances
 from circuitlab.learn.rules import RULES
 from circuitlab.report.memory import predict, stored_bytes
 from circuitlab.solve.choose import SolveSettings
@@ -75,6 +76,8 @@ def _population(p: Population) -> dict[str, Any]:
         "neurons": p.size,
         "shape": None if p.shape is None else list(p.shape),
         "activation": p.activation if unit else None,
+        "gain": p.gain if unit else None,
+        "threshold": p.threshold if unit else None,
         "tau_ms": p.tau_ms if unit else None,
         "sign": p.sign,
         "controlled": p.controlled if unit else None,
@@ -90,7 +93,9 @@ def _projection(circuit: Circuit, p: Projection, dtype: torch.dtype) -> dict[str
         "source": p.source,
         "target": p.target,
         "site": p.site,
+        "kind": p.kind,
         "carries": p.carries,
+        "delay_ms": p.delay_ms,
         "plastic": p.plastic,
         "synapses": synapses,
         "density": circuit.density(p.name),
@@ -104,19 +109,29 @@ def _projection(circuit: Circuit, p: Projection, dtype: torch.dtype) -> dict[str
 
 
 def rate_weights(circuit: Circuit) -> sparse.csr_array:
-    """W: rate-coded weights among all units that are not inputs, in file order, shape (units, units)."""
+    """W: rate-coded weights among all units that are not inputs, in file order, times the gains of their senders, shape
+    (units, units). With gap junctions (1 + d)^-1 (W + G), for conductances G with row sums d: what a linear circuit
+    iterates where each neuron is solved for its own potential."""
     starts, size = {}, 0
     for name in circuit.units:
         starts[name], size = size, size + circuit.populations[name].size
     parts = [
-        (p.edges.target + starts[p.target], p.edges.source + starts[p.source], p.edges.weight)
+        (
+            p.edges.target + starts[p.target],
+            p.edges.source + starts[p.source],
+            p.edges.weight * circuit.populations[p.source].gain,
+        )
         for p in circuit.projections.values()
-        if p.carries == "rate" and p.source in starts
+        if p.carries == "rate" and p.kind == "chemical" and p.source in starts
     ]
-    if not parts:
-        return sparse.csr_array((size, size))
-    rows, columns, weights = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return sparse.csr_array(sparse.coo_array((weights, (rows, columns)), shape=(size, size)))
+    found = sparse.csr_array((size, size))
+    if parts:
+        rows, columns, weights = (np.concatenate(column) for column in zip(*parts, strict=True))
+        found = sparse.csr_array(sparse.coo_array((weights, (rows, columns)), shape=(size, size)))
+    if not any(p.kind == "electrical" for p in circuit.projections.values()):
+        return found
+    gaps = conductances(circuit)
+    return sparse.csr_array(sparse.diags_array(1 / (1 + gaps.sum(axis=1))) @ (found + gaps))
 
 
 def spectral_radius(circuit: Circuit) -> float | None:

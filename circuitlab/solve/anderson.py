@@ -67,6 +67,7 @@ class Mixing(Iteration):
         rows, samples = equations.mixed.stop, state.shape[1]
         self.edges = torch.tensor([0, *(b.stop for b in equations.blocks.values() if b.stop <= rows)])
         super().__init__(equations, state, len(self.edges) - 1)
+        self.lag = equations.lag
         self.span, self.count = depth, 0
         depth = max(depth, longest) if depth else 0
         self.rows, self.depth, self.filled, self.place = rows, depth, 0, -1

@@ -70,10 +70,12 @@ class Iteration(ABC):
             without a smaller one (whatever is not finite restarts anyway); and the share of the target within which
             the residual of the last image, one sweep on, must be expected for a sample to stop there already.
         products: with W per sample and iteration; those of a sweep of the equations where None.
+        lag: how many times larger the recomputed residual may be than the one that is judged.
     """
 
     limits: tuple[float, int, float] = (math.inf, NEVER, 0.0)
     products: float | None = None
+    lag: float = 1.0
 
     def __init__(self, equations: Equations, state: Tensor, blocks: int) -> None:
         self.equations, self.state = equations, state
@@ -234,7 +236,7 @@ def _iterate(equations: Equations, solver: Solver, state: Tensor, strictness: fl
             run.limits = (*run.limits[:2], 0.0)  # what nobody looks at again must be there
         del opened
         each = run.products
-        result, rate = _run(run, solver, strictness, iterations, reached, least)
+        result, rate = _run(run, solver, strictness / run.lag, iterations, reached, least)
         del run
         result = equations.closed(result)
     equations.release()

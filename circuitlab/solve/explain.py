@@ -79,7 +79,11 @@ def _has_energy(circuit: Circuit, asked: Asked) -> bool:
     """Whether equilibria of energy-based control have an energy to descend, as `EnergyEquations.energy` says."""
     return asked.feedback == "tied" and (
         asked.leak != 0
-        or not any(p.carries == "rate" and p.source in circuit.outputs for p in circuit.projections.values())
+        or not any(
+            p.carries == "rate"
+            and (p.source in circuit.outputs or (p.kind == "electrical" and p.target in circuit.outputs))
+            for p in circuit.projections.values()
+        )
     )
 
 
@@ -154,7 +158,7 @@ def _obstacle(circuit: Circuit, asked: Asked) -> str | None:
         return f"the second phase goes by {asked.pathway.replace('_', ' ')}'s feedback {asked.feedback}"
     if not asked.controls and asked.warm:
         return "the baseline starts from earlier states"
-    problem = group_problem(circuit.strongly_connected(), circuit.populations)
+    problem = group_problem(circuit.strongly_connected(), circuit.populations, circuit.projections)
     return None if problem is None else problem[0]
 
 

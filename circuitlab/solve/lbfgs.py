@@ -91,10 +91,14 @@ class Minimisation(Iteration):
         self.state = self.now.state
         residual = self.now.residual
         if residual is None:
-            pointing = _downhill(self.state[self.rows], self.now.gradient, self.now.jump)
+            pointing = _downhill(self._above(self.state[self.rows]), self.now.gradient, self.now.jump)
             residual = torch.linalg.vector_norm(pointing, dim=0)
         self.norms[0, 0] = residual.double().square()
         self.norms[0, 1] = self.now.scale.double().square()
+
+    def _above(self, phi: Tensor) -> Tensor:
+        """Potentials from their neurons' kinks on."""
+        return phi if self.energy.kinks is None else phi - self.energy.kinks
 
     def keep(self, better: Tensor) -> None:
         torch.where(better, self.state, self.best, out=self.best)
@@ -117,7 +121,7 @@ class Minimisation(Iteration):
         now, slope = self.now, self.slope
         fall = now.value - self.value
         promised = (self.gradient * (phi - self.at)).sum(0).double()
-        steep = (_sided(now.gradient, now.jump, phi, self.side) * self.direction).sum(0)
+        steep = (_sided(now.gradient, now.jump, self._above(phi), self.side) * self.direction).sum(0)
         size = self.value.abs() + (2 * self.value.abs()).sqrt() * torch.linalg.vector_norm(self.at, dim=0)
         slack = ROUNDING * torch.finfo(phi.dtype).eps * size
         good = fall <= ENOUGH * promised
@@ -134,8 +138,8 @@ class Minimisation(Iteration):
         """The step and the gradient's change along it, as curvature; nothing for whoever has not moved."""
         assert self.at is not None
         now, gone = self.now, torch.zeros((), dtype=phi.dtype, device=phi.device)
-        here = _sided(now.gradient, now.jump, phi, self.side)
-        there = _sided(self.gradient, self.jump, self.at, self.side)
+        here = _sided(now.gradient, now.jump, self._above(phi), self.side)
+        there = _sided(self.gradient, self.jump, self._above(self.at), self.side)
         step, change = self.steps[self.place], self.changes[self.place]
         torch.where(accepted, phi - self.at, gone, out=step)
         torch.where(accepted, here - there, gone, out=change)
@@ -166,7 +170,8 @@ class Minimisation(Iteration):
     def _aim(self, which: Tensor) -> None:
         """The direction of descent of some samples, bool [sample]."""
         assert self.at is not None
-        downhill = _downhill(self.at, self.gradient, self.jump)
+        above = self._above(self.at)
+        downhill = _downhill(above, self.gradient, self.jump)
         direction, shares = downhill.clone(), []
         newest = [(self.place - 1 - back) % self.depth for back in range(self.filled)]
         for place in newest:
@@ -180,7 +185,7 @@ class Minimisation(Iteration):
             other = self.curvature[place] * (self.changes[place] * direction).sum(0)
             direction += (share - other) * self.steps[place]
         if self.jump is not None:  # a neuron leaves its kink downhill, or not at all
-            stuck = (self.at == 0) & (direction * downhill <= 0) & (self.jump != 0)
+            stuck = (above == 0) & (direction * downhill <= 0) & (self.jump != 0)
             direction.masked_fill_(stuck, 0)
         slope = -(direction * downhill).sum(0)
         wrong = ~(slope < 0)
@@ -188,18 +193,22 @@ class Minimisation(Iteration):
         slope = torch.where(wrong, -downhill.square().sum(0), slope)
         if bool(which.all()):
             self.direction, self.slope = direction, slope.double()
-            self.side = _side(self.at, downhill)
+            self.side = _side(above, downhill)
         else:
             self.direction = torch.where(which, direction, self.direction)
             self.slope = torch.where(which, slope.double(), self.slope)
-            self.side = torch.where(which, _side(self.at, downhill), self.side)
+            self.side = torch.where(which, _side(above, downhill), self.side)
 
     def _step(self) -> None:
         """Go along the direction, and no further than to a kink on the way."""
         assert self.at is not None
         self.phi = self.at + self.length * self.direction
         if self.jump is not None:
-            self.phi.masked_fill_((self.phi * self.side < 0) & (self.jump != 0), 0)
+            past = (self._above(self.phi) * self.side < 0) & (self.jump != 0)
+            if self.energy.kinks is None:
+                self.phi.masked_fill_(past, 0)
+            else:
+                self.phi = torch.where(past, self.energy.kinks, self.phi)
 
     def select(self, keep: Tensor) -> None:
         super().select(keep)
@@ -221,8 +230,8 @@ class Minimisation(Iteration):
 
 
 def _downhill(phi: Tensor, gradient: Tensor, jump: Tensor | None) -> Tensor:
-    """Minus the gradient; on a kink minus the slope on the side where the energy falls, the steeper one where it falls
-    on both, and zero where it falls on none."""
+    """Minus the gradient; on a kink, where phi counts from, minus the slope on the side where the energy falls, the
+    steeper one where it falls on both, and zero where it falls on none."""
     if jump is None:
         return -gradient
     above = gradient + jump

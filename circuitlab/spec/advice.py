@@ -20,6 +20,7 @@ def _circuit_warnings(spec: CircuitSpec) -> list[str]:
     flow = networkx.DiGraph()
     flow.add_nodes_from(spec.populations)
     flow.add_edges_from((p.source, p.target) for p in spec.projections.values() if p.carries == "rate")
+    flow.add_edges_from((p.target, p.source) for p in spec.projections.values() if p.kind == "electrical")
     towards = set(spec.outputs).union(*(networkx.ancestors(flow, name) for name in spec.outputs))
     reached = set(spec.inputs).union(*(networkx.descendants(flow, name) for name in spec.inputs))
     for name, population in spec.populations.items():
@@ -40,6 +41,21 @@ def _circuit_warnings(spec: CircuitSpec) -> list[str]:
         if projection.carries == "burst" and not spec.populations[projection.target].controlled:
             found.append(
                 f"projections.{name}: '{projection.target}' is not controlled, so bursts have no effect on it"
+            )
+    return found
+
+
+def _in_real_time_only(circuit: CircuitSpec) -> list[str]:
+    """What an experiment, which learns at equilibrium, does not see."""
+    late = [name for name, projection in circuit.projections.items() if projection.delay_ms]
+    noisy = [name for name, population in circuit.populations.items() if population.noise is not None]
+    found = []
+    for section, names, key in (("projections", late, "delay"), ("populations", noisy, "noise")):
+        if names:
+            others = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+            found.append(
+                f"{section}.{names[0]}{others}: '{key}' acts in real-time simulation only; equilibria, and learning at"
+                " equilibrium, do not depend on it"
             )
     return found
 
@@ -80,6 +96,7 @@ def _experiment_warnings(spec: ExperimentSpec) -> list[str]:
                     f"projections.{name}: it is frozen, so its feedback has nothing to follow; it is the transpose"
                     " from the start"
                 )
+    found += _in_real_time_only(circuit)
     for name in circuit.outputs:
         if not circuit.populations[name].controlled:
             found.append(

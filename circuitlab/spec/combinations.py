@@ -49,6 +49,9 @@ FEEDBACK_RULES: dict[str, dict[str, tuple[str, ...]]] = {
 CONTROLLED_RULES = ("least_control", "least_control_gated")
 """Rules made of psi at the controlled equilibrium."""
 
+RATE_RULES = ("deep_feedback_control", "deep_feedback_control_ss", "deep_feedback_control_ssa")
+"""Rules whose credit is a difference of rates."""
+
 NUDGED_RULES: dict[str, float | str] = {"predictive_coding": "clamped", "equilibrium_propagation": 0.01}
 """Rules that nudge the outputs by a strength of their own, `learn.beta`, and what it is where none is given."""
 

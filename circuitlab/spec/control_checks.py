@@ -9,6 +9,7 @@ from circuitlab.spec.base import listed
 from circuitlab.spec.combinations import (
     FEEDBACK_RULES,
     PATHWAYS,
+    RATE_RULES,
     RULES,
     SCALED,
     combinations,
@@ -71,6 +72,7 @@ def check_control(spec: ExperimentSpec, circuit: CircuitSpec | None) -> Iterator
     yield from _controller(spec)
     if circuit is None:
         return
+    yield from _junctions(spec, circuit)
     bursts = any(p.carries == "burst" for p in circuit.projections.values())
     if control.feedback == "apical" and control.feedback in allowed and not bursts:
         yield (
@@ -86,6 +88,39 @@ def check_control(spec: ExperimentSpec, circuit: CircuitSpec | None) -> Iterator
             " has nowhere to enter",
             ("circuit",),
         )
+
+
+def _junctions(spec: ExperimentSpec, circuit: CircuitSpec) -> Iterator[Finding]:
+    """What does not go with gap junctions, and with delays."""
+    junctions = {name: p for name, p in circuit.projections.items() if p.kind == "electrical"}
+    if junctions and spec.control.pathway == "lateral_inhibition":
+        yield (
+            ("control", "pathway"),
+            "the interneurons of lateral_inhibition foresee what synapses predict, not the currents of gap junctions"
+            f" ('{next(iter(junctions))}'); allowed: {listed(one for one in PATHWAYS if one != 'lateral_inhibition')}",
+            ("circuit",),
+        )
+    plastic = [name for name, p in junctions.items() if p.plastic]
+    if plastic and spec.learn.rule in RATE_RULES:
+        yield (
+            ("learn", "rule"),
+            f"{spec.learn.rule} compares rates, and conductances ('{plastic[0]}') learn from potentials and control;"
+            " write 'plastic: false' for these, or another rule",
+            ("circuit",),
+        )
+    late = [name for name, p in circuit.projections.items() if p.delay_ms]
+    taught = spec.learn.feedback
+    if late and spec.learn.rule == "deep_feedback_control":
+        yield (("learn", "rule"), _delayed(spec.learn.rule, late[0]), ("circuit",))
+    if late and taught is not None and taught.rule in ("anti_hebbian", "alternating"):
+        yield (("learn", "feedback"), _delayed(taught.rule, late[0]), ("circuit",))
+
+
+def _delayed(rule: str, name: str) -> str:
+    return (
+        f"{rule} learns while time passes, and does not know the delay of '{name}'; leave the delay out, or choose a"
+        " rule that learns at equilibrium"
+    )
 
 
 def _combination(spec: ExperimentSpec) -> Iterator[Finding]:

@@ -72,11 +72,13 @@ def _check_energy(spec: ExperimentSpec, circuit: CircuitSpec | None) -> Iterator
 
 
 def cycle(circuit: CircuitSpec) -> list[str]:
-    """A loop of populations joined by rate-coded projections, or nothing."""
+    """A loop of populations joined by rate-coded projections, or by gap junctions, or nothing."""
     senders: dict[str, list[str]] = {name: [] for name in circuit.populations}
     for projection in circuit.projections.values():
         if projection.carries == "rate":
             senders[projection.target].append(projection.source)
+        if projection.kind == "electrical":
+            senders[projection.source].append(projection.target)
     try:
         graphlib.TopologicalSorter(senders).prepare()
     except graphlib.CycleError as error:

@@ -86,7 +86,8 @@ def check_descent(spec: ExperimentSpec, circuit: CircuitSpec | None) -> Iterator
         if control.controller.type != "integral":
             return
         for name, projection in circuit.projections.items():
-            if projection.carries == "rate" and projection.source in circuit.outputs:
+            joined = projection.kind == "electrical" and projection.target in circuit.outputs
+            if projection.carries == "rate" and (projection.source in circuit.outputs or joined):
                 yield _refused(f"outputs that project on ('{name}') are held at their target by sweeps alone")
                 return
 
@@ -139,6 +140,15 @@ def _hopfield(spec: ExperimentSpec, circuit: CircuitSpec | None) -> Iterator[Fin
         )
     if circuit is None:
         return
+    for name, p in circuit.projections.items():
+        if p.kind == "electrical":
+            yield (
+                path,
+                f"hopfield's energy is of rates, and the gap junctions '{name}' carry differences of potentials; write"
+                " 'energy: discrepancy'",
+                ("circuit",),
+            )
+            return
     ways = {(p.source, p.target) for p in circuit.projections.values() if p.carries == "rate"}
     for name, p in circuit.projections.items():
         if p.carries == "rate" and p.source not in circuit.inputs and (p.target, p.source) not in ways:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
 import networkx
@@ -40,15 +41,29 @@ class PopulationLike(Protocol):
         ...
 
 
+class ProjectionLike(Protocol):
+    """A projection of a circuit file, or of a circuit."""
+
+    @property
+    def kind(self) -> str:
+        """chemical or electrical."""
+        ...
+
+
 def group_problem(
-    groups: Sequence[Sequence[str]], populations: Mapping[str, PopulationLike]
+    groups: Sequence[Sequence[str]],
+    populations: Mapping[str, PopulationLike],
+    projections: Mapping[str, ProjectionLike] = MappingProxyType({}),
 ) -> tuple[str, str] | None:
     """Why a circuit's mean response cannot serve as a preconditioner, and the remedy; None where it can.
 
     Args:
         groups: the recurrent groups, names of populations in file order.
-        populations: all populations by name, in file order.
+        populations, projections: all of them by name, in file order.
     """
+    junctions = [name for name, p in projections.items() if p.kind == "electrical"]
+    if junctions:
+        return f"the circuit has gap junctions ('{junctions[0]}')", "allowed here: auto, none"
     if not groups:
         return "the circuit has no recurrent group", "leave it out"
     if len(groups) > 1:
@@ -76,10 +91,12 @@ def group_problem(
 
 
 def recurrent_groups(circuit: CircuitSpec) -> list[list[str]]:
-    """Populations of a circuit file that reach each other, or themselves, by rate-coded projections, in file order."""
+    """Populations of a circuit file that reach each other, or themselves, by rate-coded projections and gap
+    junctions, in file order."""
     flow = networkx.DiGraph()
     flow.add_nodes_from(circuit.populations)
     flow.add_edges_from((p.source, p.target) for p in circuit.projections.values() if p.carries == "rate")
+    flow.add_edges_from((p.target, p.source) for p in circuit.projections.values() if p.kind == "electrical")
     rank = {name: number for number, name in enumerate(circuit.populations)}
     return [
         sorted(group, key=rank.__getitem__)
@@ -117,6 +134,6 @@ def check_preconditioner(spec: ExperimentSpec, circuit: CircuitSpec | None) -> I
             ("control", "learn"),
         )
     if circuit is not None:
-        problem = group_problem(recurrent_groups(circuit), circuit.populations)
+        problem = group_problem(recurrent_groups(circuit), circuit.populations, circuit.projections)
         if problem is not None:
             yield path, f"mean_response cannot be had: {problem[0]}; {problem[1]}", ("circuit",)

@@ -1,6 +1,6 @@
 """How the outputs answer a current into any unit, at a state.
 
-    J = D (I - W Sigma'(phi))^-1                                            [eq. 7, 120; DFC Lemma 1]
+    J = D (I - W Sigma'(phi) - L)^-1                 [eq. 7, 120; DFC Lemma 1; L of gap junctions, where there are some]
 
 A small current c into the units moves the settled potentials by (I - W Sigma')^-1 c and the outputs y = D phi by J c.
 DFC writes J = d r_L / d v, with v the potentials and a perturbation of v that persists, which is such a current: its
@@ -106,12 +106,15 @@ def back_matrix(system: CircuitSystem) -> Tensor:
 
 
 def _dense(system: CircuitSystem, phi: Tensor, drive: Tensor) -> Tensor:
-    """Rows by a factorisation of I - Sigma' W^T for each sample, [sample, output unit, unit]."""
+    """Rows by a factorisation of I - Sigma' W^T - L for each sample, [sample, output unit, unit]."""
     back, output = back_matrix(system), system.output
     eye = torch.eye(system.size, dtype=phi.dtype, device=phi.device)
+    still = eye.clone()
+    if system.junctions is not None:
+        system.junctions.add(-eye, still)
     slopes, found = system.slopes(phi, system.rates(phi)), []
     for sample in range(phi.shape[1]):
-        response = eye - slopes[:, sample : sample + 1] * back
+        response = still - slopes[:, sample : sample + 1] * back
         solved, failed = torch.linalg.solve_ex(response, eye[:, output])
         found.append(torch.full_like(solved, torch.nan) if int(failed) else solved)
     return torch.stack(found).transpose(1, 2).contiguous()

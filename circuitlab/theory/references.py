@@ -138,9 +138,12 @@ def presynaptic_power(system: CircuitSystem, phi: Tensor, x: Tensor) -> Tensor:
 
 
 def shares_weights(system: CircuitSystem) -> bool:
-    """Whether some plastic parameter is the weight of more than one synapse, or a factor of many."""
+    """Whether some plastic parameter is the weight of more than one synapse, a factor of many, or a conductance, which
+    acts on two neurons."""
     projections = [link.projection for link in system.compiled.links.values() if link.projection.plastic]
-    return any(p.edges.parameters is not None or p.rank is not None for p in projections)
+    return any(
+        p.edges.parameters is not None or p.rank is not None or p.kind == "electrical" for p in projections
+    )
 
 
 @torch.no_grad()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from circuitlab.graph.circuit import Circuit, Population, Projection
@@ -40,6 +42,54 @@ def projection(
 
 def circuit(populations, projections) -> Circuit:
     return Circuit("small", "", 0, {p.name: p for p in populations}, {p.name: p for p in projections})
+
+
+def shifted(base: Circuit, seed: int = 3) -> Circuit:
+    """The circuit with a gain and a threshold of its own on every population that is no input."""
+    rng = np.random.default_rng(seed)
+    pops = [
+        p
+        if p.type == "input"
+        else replace(p, gain=float(rng.uniform(0.6, 1.6)), threshold=float(rng.uniform(-0.4, 0.4)))
+        for p in base.populations.values()
+    ]
+    return circuit(pops, list(base.projections.values()))
+
+
+def conductance(rng, targets, sources, p=0.5, scale=0.6, both=False) -> Edges:
+    """Gap junctions between two populations, or in one population of this size: each pair once or both ways."""
+    mask = rng.random((targets, sources)) < p
+    if both:
+        mask = np.triu(mask) | np.triu(mask).T
+    g = scale * rng.random((targets, sources))
+    t, s = np.nonzero(mask)
+    return edges(s, t, np.triu(g)[np.minimum(t, s), np.maximum(t, s)] if both else g[t, s])
+
+
+def with_junctions(base: Circuit, pairs, seed: int = 5, plastic: bool = True, **options) -> Circuit:
+    """The circuit with gap junctions between pairs of populations: (source, target), or one twice."""
+    rng, sizes = np.random.default_rng(seed), {n: p.size for n, p in base.populations.items()}
+    made = []
+    for source, target in pairs:
+        e = conductance(rng, sizes[target], sizes[source], **options)
+        if source == target and not options.get("both"):
+            e = once(e)
+        made.append(
+            replace(
+                projection(f"{source}_{target}_gap", source, target, e, plastic=plastic), kind="electrical"
+            )
+        )
+    return circuit(list(base.populations.values()), [*base.projections.values(), *made])
+
+
+def once(e: Edges) -> Edges:
+    """Edges of one population without those whose pair is listed before; a neuron's own stays."""
+    kept = [
+        n
+        for n in range(len(e))
+        if not any((e.source[k], e.target[k]) == (e.target[n], e.source[n]) for k in range(n))
+    ]
+    return edges(e.source[kept], e.target[kept], e.weight[kept])
 
 
 def random_circuit(

@@ -26,7 +26,20 @@ class Twin:
         self.n, self.k = n, n - sum(p.size for p in hidden)
         self.w, self.u_in, self.s, self.b = np.zeros((n, n)), np.zeros((n, m)), np.zeros((n, n)), np.zeros(n)
         self.d = np.eye(n)[n - self.k :]
+        self.g = np.zeros((n, n))
         for p in circuit.projections.values():
+            if p.kind == "electrical":
+                to, of = (
+                    self.rows[p.target].start + p.edges.target,
+                    self.rows[p.source].start + p.edges.source,
+                )
+                seen = set()
+                for i, j, g in zip(to.tolist(), of.tolist(), p.edges.weight.tolist(), strict=True):
+                    if i != j and (j, i) not in seen:
+                        seen.add((i, j))
+                        self.g[i, j] += g
+                        self.g[j, i] += g
+                continue
             from_input = p.source in inputs
             matrix = self.u_in if from_input else self.s if p.carries == "burst" else self.w
             column = (inputs if from_input else self.rows)[p.source].start
@@ -36,24 +49,32 @@ class Twin:
         for p in self.units:
             if p.bias is not None:
                 self.b[self.rows[p.name]] = p.bias
+        self.l = self.g - np.diag(self.g.sum(1))
         self.tau = np.concatenate([np.full(p.size, p.tau_ms) for p in self.units])
         self.controlled = np.concatenate([np.full(p.size, float(p.controlled)) for p in self.units])
 
     def sigma(self, phi: np.ndarray) -> np.ndarray:
-        return np.concatenate([SIGMA[p.activation](phi[self.rows[p.name]]) for p in self.units])
+        return np.concatenate(
+            [SIGMA[p.activation](p.gain * (phi[self.rows[p.name]] - p.threshold)) for p in self.units]
+        )
 
     def slope(self, phi: np.ndarray) -> np.ndarray:
-        return np.concatenate([SLOPE[p.activation](phi[self.rows[p.name]]) for p in self.units])
+        return np.concatenate(
+            [
+                p.gain * SLOPE[p.activation](p.gain * (phi[self.rows[p.name]] - p.threshold))
+                for p in self.units
+            ]
+        )
 
     def prediction(self, phi: np.ndarray, x: np.ndarray) -> np.ndarray:
-        return self.w @ self.sigma(phi) + self.u_in @ x + self.b
+        return self.w @ self.sigma(phi) + self.u_in @ x + self.b + self.l @ phi
 
     def f(self, phi: np.ndarray, x: np.ndarray) -> np.ndarray:
         return self.prediction(phi, x) - phi
 
     def jacobian(self, phi: np.ndarray) -> np.ndarray:
-        """df/dphi = W sigma' - 1."""
-        return self.w * self.slope(phi) - np.eye(self.n)
+        """df/dphi = W sigma' + L - 1, L of gap junctions."""
+        return self.w * self.slope(phi) + self.l - np.eye(self.n)
 
     def free(self, x: np.ndarray) -> np.ndarray:
         found = root(lambda phi: self.f(phi, x), np.zeros(self.n), jac=self.jacobian, tol=1e-14)
@@ -67,7 +88,7 @@ class Twin:
         n = self.n
         phi, psi, u = state[:n], state[n : 2 * n], state[2 * n :]
         s = self.w.T if s is None else s
-        control = self.controlled * (self.slope(phi) * (s @ psi)) + self.d.T @ u - psi
+        control = self.controlled * (self.slope(phi) * (s @ psi) + self.l @ psi) + self.d.T @ u - psi
         return np.concatenate([self.f(phi, x) + psi, control, -gradient(phi[-self.k :]) - alpha * u])
 
     def controlled_root(

@@ -152,10 +152,10 @@ def exact_controlled(task: Task, twin: Twin, b: Batch) -> torch.Tensor:
 
 
 def exact_adjoint(twin: Twin, phi: torch.Tensor, error: torch.Tensor) -> torch.Tensor:
-    """psi = sigma'(phi) (W^T psi) + D^T error by a linear solve, [unit, sample]."""
+    """psi = sigma'(phi) (W^T psi) + L psi + D^T error by a linear solve, [unit, sample]."""
     found = []
     for one, wrong in zip(phi.t().numpy(), error.t().numpy(), strict=True):
-        response = np.eye(twin.n) - twin.slope(one)[:, None] * twin.w.T
+        response = np.eye(twin.n) - twin.slope(one)[:, None] * twin.w.T - twin.l
         found.append(np.linalg.solve(response, twin.d.T @ wrong))
     return torch.tensor(np.stack(found, axis=1))
 

@@ -14,7 +14,7 @@ from circuitlab.control.dynamic_inversion import DynamicInversion, Feedback
 from circuitlab.control.output import OutputController, leaky_integral
 from circuitlab.dynamics.circuit import CircuitSystem
 from circuitlab.dynamics.loss import LOSSES, OutputLoss
-from circuitlab.graph.circuit import Circuit
+from circuitlab.graph.circuit import Circuit, Projection
 from circuitlab.learn.base import Batch, Task
 from circuitlab.solve.choose import SolveSettings, find
 from circuitlab.solve.levenberg import fits
@@ -54,21 +54,37 @@ def batch(task: Task, samples: int = 4, seed: int = 0) -> Batch:
 
 
 def finite_differences(
-    task: Task, function: Callable[[], torch.Tensor], per_parameter: int = 3, step: float = 1e-5
+    task: Task,
+    function: Callable[[], torch.Tensor],
+    per_parameter: int = 3,
+    step: float = 1e-5,
 ) -> dict[str, list[tuple[int, float]]]:
-    """Central differences of a function of the circuit's parameters, at some entries of each."""
+    """Central differences of a function of the circuit's parameters, at some entries of each; a conductance that is
+    listed in both directions moves as the one number that it is."""
+    links = task.system.compiled.links  # type: ignore[attr-defined]
     found: dict[str, list[tuple[int, float]]] = {}
     for name, parameter in task.system.compiled.parameters_by_name().items():  # type: ignore[attr-defined]
         found[name] = []
         for index in range(0, len(parameter), max(1, len(parameter) // per_parameter)):
-            values = []
+            values, moved = [], [index]
+            if name in links and links[name].projection.kind == "electrical":
+                moved = same_pair(links[name].projection, index)
             for sign in (1, -1):
                 with torch.no_grad():
-                    parameter[index] += sign * step
+                    parameter[moved] += sign * step
                     values.append(float(function()))
-                    parameter[index] -= sign * step
+                    parameter[moved] -= sign * step
             found[name].append((index, (values[0] - values[1]) / (2 * step)))
     return found
+
+
+def same_pair(projection: Projection, index: int) -> list[int]:
+    """The edges of a gap junction: one, or two where it is listed in both directions."""
+    e = projection.edges
+    ends = (int(e.source[index]), int(e.target[index]))
+    pairs = list(zip(e.source.tolist(), e.target.tolist(), strict=True))
+    turned = ends[::-1] if projection.source == projection.target else ends
+    return sorted({index, *(n for n, pair in enumerate(pairs) if pair == turned)})
 
 
 def energy(task: Task, batch: Batch, at: torch.Tensor) -> Callable[[], torch.Tensor]:

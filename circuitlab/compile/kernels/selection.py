@@ -10,6 +10,7 @@ from circuitlab.compile.kernels.base import Kernel
 from circuitlab.compile.kernels.convolution import Convolution
 from circuitlab.compile.kernels.csr import Csr
 from circuitlab.compile.kernels.dense import Dense, Diagonal
+from circuitlab.compile.kernels.electrical import Electrical
 from circuitlab.compile.kernels.extra import TorchSparse, is_installed
 from circuitlab.compile.kernels.low_rank import LowRank
 from circuitlab.errors import CircuitError
@@ -71,6 +72,8 @@ def choose(projection: Projection, shape: tuple[int, int]) -> str:
 
 def compile_kernel(projection: Projection, shape: tuple[int, int], dtype: torch.dtype) -> Kernel:
     """The kernel of a projection with its initial weights; shape is (targets, sources)."""
+    if projection.kind == "electrical":
+        return Electrical(projection, shape, dtype, lambda one: compile_kernel(one, shape, dtype))
     name = choose(projection, shape)
     if name == "low_rank":
         assert projection.rank is not None
