@@ -85,5 +85,13 @@ def test_a_graph_with_what_is_no_gap_junction_is_refused() -> None:
             CompiledCircuit(broken)
 
 
+@pytest.mark.parametrize("wrong", [dict(gain=0.0), dict(gain=-1.0), dict(threshold=float("nan"))])
+def test_a_gain_is_above_zero(wrong: dict[str, float]) -> None:
+    small = random_circuit(0)
+    broken = {**small.populations, "e": replace(small.populations["e"], **wrong)}
+    with pytest.raises(CircuitError, match=r"populations\.e: gain"):
+        CompiledCircuit(replace(small, populations=broken))
+
+
 def test_plain_circuits_have_no_junctions() -> None:
     assert CircuitSystem(CompiledCircuit(random_circuit(0))).junctions is None

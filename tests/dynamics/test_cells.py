@@ -150,7 +150,7 @@ def test_equilibria_are_scipys_and_a_sweep_leaves_them(small: Circuit) -> None:
 )
 def test_every_solver_finds_the_same_equilibria(name: str, method: str) -> None:
     small = CIRCUITS[name]
-    options = {"fixed_point": {"damping": 0.7}, "euler": {"dt_ms": 0.25}}.get(method, {})
+    options = {"fixed_point": {"damping": 0.7}, "euler": {"dt_ms": 1.0}}.get(method, {})
     t = task(small, tolerance=1e-9, method=method, max_iterations=4000, **options)
     b = batch(t, samples=2)
     found = t.controlled(t.system.drive(b.x), b.target, t.free(t.system.drive(b.x)))
