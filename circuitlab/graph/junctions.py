@@ -88,7 +88,7 @@ def conductances(circuit: Circuit) -> sparse.csr_array:
             once = (e.source != e.target) & ((other < 0) | (np.arange(len(e)) < other))
         rows.append(e.target[once].astype(np.int64) + starts[p.target])
         columns.append(e.source[once].astype(np.int64) + starts[p.source])
-        values.append(e.weight[once])
+        values.append(e.weight[once].astype(np.float64))
     one_way = sparse.coo_array(
         (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), shape=(size, size)
     )

@@ -55,9 +55,9 @@ HELD_CONTRAST = 3.0
 REAL_TIME = 2.0 * BLOCK + 6.0
 """What a rule that learns during the dynamics holds, in [unit, sample]: its factors of a block of time steps, and the
 circuit's state."""
-BUILDING_BYTES = 3
-"""Per edge of the largest projection: what building holds for a while (an ordering, weights before conversion) and
-what the allocator keeps of it afterwards."""
+BUILDING_BYTES, KEPT_BYTES = 3, 10
+"""Per edge of the largest projection: what building holds for a while (an order, weights before conversion), and what
+the allocator keeps of that and of updates afterwards."""
 ADAM = 2
 """Moments of the default optimizer, in parameters; and what it holds for a while for one parameter."""
 
@@ -183,8 +183,9 @@ def predict(
     graph = float(sum(graph_bytes(p) for p in projections))
     stored = kernels + own + sum(biases) * dtype.itemsize
     learning = (1 + ADAM) * plastic
-    building = graph + stored + BUILDING_BYTES * max((len(p.edges) for p in projections), default=0)
-    there = building + learning
+    edges = max((len(p.edges) for p in projections), default=0)
+    building = graph + stored + BUILDING_BYTES * edges
+    there = graph + stored + KEPT_BYTES * edges + learning
     samples = (inputs + 2 * outputs) * dtype.itemsize
     updating = plastic + ADAM * largest
 
