@@ -52,7 +52,12 @@ def main() -> None:
                 run("anatomy", f"{name}-{rule}", name, seed, options, given.threads) for seed in given.seeds
             ]
             right = [
-                100 * (one["last"]["test_accuracy"] if "test_accuracy" in one["last"] else nearest(name, seed, rule))
+                100
+                * (
+                    one["last"]["test_accuracy"]
+                    if "test_accuracy" in one["last"]
+                    else nearest(name, seed, rule)
+                )
                 for one, seed in zip(found, given.seeds, strict=True)
             ]
             line(
