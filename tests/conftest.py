@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from circuitlab import native
 
 os.environ.setdefault("MPLBACKEND", "agg")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+NEST = importlib.util.find_spec("nest") is not None
 
 
 @pytest.fixture(scope="session")
@@ -19,18 +21,23 @@ def repository() -> Path:
     return Path(__file__).resolve().parents[1]
 
 
-def pytest_report_header() -> str:
-    """Whether the compiled loops are tested here."""
-    return (
-        f"compiled loops: {native.about() if native.available() else 'not tested here: ' + native.reason()}"
-    )
+def pytest_report_header() -> list[str]:
+    """Whether the compiled loops, and rules beside NEST, are tested here."""
+    return [
+        f"compiled loops: {native.about() if native.available() else 'not tested here: ' + native.reason()}",
+        f"NEST: {'installed' if NEST else 'not tested here: it is not installed (extra nest)'}",
+    ]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the tests of the compiled loops where there is no C++ compiler; the header says why. Torch does the
-    work there, and is tested by all the others."""
-    if native.available():
+    """Leave out the tests of the compiled loops where there is no C++ compiler (torch does the work there, and is
+    tested by all the others), and those beside NEST where it is not installed (theory stands beside the same rules);
+    the header says why."""
+    absent = [] if native.available() else ["compiled"]
+    if not NEST:
+        absent.append("nest")
+    left_out = [item for item in items if any(item.get_closest_marker(name) for name in absent)]
+    if not left_out:
         return
-    left_out = [item for item in items if item.get_closest_marker("compiled")]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]

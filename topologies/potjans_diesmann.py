@@ -30,6 +30,8 @@ THALAMIC = {"L4E": 0.0983, "L4I": 0.0619, "L6E": 0.0512, "L6I": 0.0196}
 DELAYS = {"E": "1.5 ms", "I": "0.75 ms"}
 STRENGTHS = {"E": 1.0, "I": 4.0}
 """Of one synapse, in weights of an excitatory one; L4E onto L23E is twice as strong."""
+SCALE = 0.02
+"""Unless another is asked for; all numbers of the file are those of scale 1."""
 WEIGHT = 1e-3
 """Mean weight of one excitatory synapse at scale 1, dimensionless."""
 
@@ -61,16 +63,15 @@ def text() -> str:
         HEAD.format(weight=WEIGHT) + "circuit: potjans_diesmann",
         "description: >-",
         "  The cortical microcircuit of Potjans and Diesmann (2014) as a rate model, with thalamic relay cells that see an",
-        "  image, and a readout; {scale: 1} is the full size",
+        "  image, and a readout",
+        f"scale: {SCALE:g}  # 1 is the full size: 77,169 neurons; also --scale 1, or circuit: {{file: .., scale: 1}} in experiments",
         "populations:",
         "  retina: {type: input, size: 64}",
         f"  thalamus: {{type: unit, size: {THALAMUS}, activation: tanh, tau: 10 ms, sign: excitatory}}",
     ]
     for name, size in SIZES.items():
         kind, sign = ("pyramidal", "excitatory") if name[-1] == "E" else ("interneuron", "inhibitory")
-        lines.append(
-            f"  {name}: {{type: {kind}, size: {size}, activation: tanh, tau: 10 ms, sign: {sign}}}"
-        )
+        lines.append(f"  {name}: {{type: {kind}, size: {size}, activation: tanh, tau: 10 ms, sign: {sign}}}")
     lines += [
         "  readout: {type: output, size: 10}",
         "projections:",

@@ -31,12 +31,13 @@ class Reading:
     """What one circuit cost.
 
     Args:
-        seconds: of each part. peak: bytes beyond the program at the highest point of each part and all before it.
+        seconds, processor: of each part, by the clock and of the processor. peak: bytes beyond the program at the highest point of each part and all before it.
         free, controlled: whether each equilibrium was found, in how many iterations, with what residual.
         changed: share of the plastic synapses that the update moved.
     """
 
     seconds: dict[str, float] = field(default_factory=dict)
+    processor: dict[str, float] = field(default_factory=dict)
     peak: dict[str, float | None] = field(default_factory=dict)
     neurons: int = 0
     synapses: int = 0
@@ -72,7 +73,9 @@ def run(spec: CircuitSpec, alpha: float, seed: int) -> tuple[list[Table], dict[s
     _settle(task, reading, seed, before)
     each = reading.bytes_per_synapse
     peaks = {part: None if value is None else value / 1e9 for part, value in reading.peak.items()}
-    rows: list[list[Cell]] = [[part, reading.seconds[part], peaks[part]] for part in reading.seconds]
+    rows: list[list[Cell]] = [
+        [part, reading.seconds[part], reading.processor[part], peaks[part]] for part in peaks
+    ]
     head: list[Cell] = [spec.circuit, spec.scale, reading.neurons, reading.synapses, reading.edges]
     found = [
         [phase, bool(one["converged"]), int(one["iterations"]), one["residual"]]
@@ -82,7 +85,7 @@ def run(spec: CircuitSpec, alpha: float, seed: int) -> tuple[list[Table], dict[s
         Table("The circuit", ("circuit", "scale", "neurons", "synapses", "edges"), [head]),
         Table(
             f"Time and peak memory beyond the program, one sample, float32, alpha {alpha:g}",
-            ("part", "s", "peak, GB"),
+            ("part", "s", "processor, s", "peak, GB"),
             rows,
             "" if each is None else f"peak memory: {each:.1f} bytes per synapse",
         ),
@@ -134,9 +137,9 @@ def _found(solution: Solution) -> dict[str, float]:
 def _part(reading: Reading, name: str, before: int | None) -> Iterator[None]:
     """Time a part, and note the highest memory during it."""
     _reset()
-    start = time.perf_counter()
+    start, used = time.perf_counter(), time.process_time()
     yield
-    reading.seconds[name] = time.perf_counter() - start
+    reading.seconds[name], reading.processor[name] = time.perf_counter() - start, time.process_time() - used
     highest = _resident("VmHWM")
     reading.peak[name] = None if before is None or highest is None else float(highest - before)
 

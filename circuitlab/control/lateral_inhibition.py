@@ -48,9 +48,9 @@ class LateralInhibition(AmongUnits):
         super().__init__(feedback)
         if system.junctions is not None:
             raise CircuitError(
-                "control.pathway: the interneurons of lateral_inhibition foresee what synapses predict, not the currents "
-                f"of gap junctions ({system.junctions.names}); allowed: dynamic_inversion, energy_based, linear_feedback, "
-                "deep_feedback_control"
+                "control.pathway: the interneurons of lateral_inhibition foresee what synapses predict, not the "
+                f"currents of gap junctions ({system.junctions.names}); allowed: dynamic_inversion, energy_based, "
+                "linear_feedback, deep_feedback_control"
             )
         self.system, self.interneurons = system, interneurons
 

@@ -232,8 +232,8 @@ class CircuitPoint(Point):
         return torch.cat(parts) * self.feedback_input(psi)
 
     def slope_of_energy(self, psi: Tensor) -> tuple[Tensor, Tensor | None]:
-        """d(1/2 |f|^2)/dphi = psi - sigma'(phi) (W^T psi) - L psi for psi = -f(phi), [unit, sample], and by how much it rises
-        where a neuron passes its kink from below, None where no population has one."""
+        """d(1/2 |f|^2)/dphi = psi - sigma'(phi) (W^T psi) - L psi for psi = -f(phi), [unit, sample], and by how much it
+        rises where a neuron passes its kink from below, None where no population has one."""
         raw = self.feedback_input(psi)
         jump = torch.zeros_like(raw) if self.system.kinked else None
         for rows, activation in self.system.kinked:
@@ -246,8 +246,8 @@ class CircuitPoint(Point):
         return psi - rest, jump
 
     def gate(self, raw: Tensor) -> Tensor:
-        """sigma'(phi) raw for the next control of a circuit without gap junctions, with neurons on a kink solved exactly,
-        [unit, sample]."""
+        """sigma'(phi) raw for the next control of a circuit without gap junctions, with neurons on a kink solved
+        exactly, [unit, sample]."""
         out = self.slopes() * raw
         for rows, activation in self.system.kinked:
             assert activation.kink is not None
@@ -277,10 +277,11 @@ class CircuitPoint(Point):
             out[rows] = distance
         return out
 
-    def kinks(self, raw: Tensor, psi: Tensor) -> Tensor:
-        """Which neurons control holds on a kink, bool [unit, sample], for S psi and psi, each [unit, sample]."""
+    def kinks(self, raw: Tensor, psi: Tensor | None = None) -> Tensor:
+        """Which neurons control holds on a kink, bool [unit, sample], for S psi and psi, each [unit, sample]; psi makes
+        a difference where there are gap junctions, and must be given there."""
         out = torch.zeros_like(raw, dtype=torch.bool)
-        leaning = self._lean(psi)
+        leaning = None if psi is None else self._lean(psi)
         for rows, activation in self.system.kinked:
             assert activation.kink is not None
             ahead = activation.above(self.prediction[rows]) if leaning is None else leaning[rows]

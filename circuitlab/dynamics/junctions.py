@@ -11,8 +11,8 @@ whatever S is: a junction is its own way back. The principle's update of a condu
 
     dg_ij = (psi_i - psi_j) (phi_j - phi_i)                                                  [Theorem 1, eq. 4]
 
-A plain iteration phi <- prediction(phi) diverges where a load is large. Sweeps solve every neuron's equation for its own
-potential and control instead, given those of its neighbours (Jacobi's method),
+A plain iteration phi <- prediction(phi) diverges where a load is large. Sweeps solve every neuron's equation for its
+own potential and control instead, given those of its neighbours (Jacobi's method),
 
     phi = (W sigma(phi) + U x + b + G phi + psi) / (1 + d)
     psi = (sigma'(phi) (S psi) + G psi + D^T u) / (1 + d)
@@ -97,7 +97,9 @@ class Junctions:
                 own[to][target] + own[of][source],
                 torch.zeros_like(found),
             )
-            updates[link.projection.name] = found
+            updates[link.projection.name] = found[
+                kernel.pair
+            ]  # to the bit the same where a pair is listed twice
         return updates
 
     @staticmethod
@@ -115,12 +117,13 @@ class SharedSweep(JacobiSweep):
 
     def __init__(self, system: System, drive: Tensor, loads: Tensor) -> None:
         super().__init__(system, drive)
-        self.loads, self.share = loads, 1 / (1 + loads)
+        self.loads = loads
+        self.keeps = self.share = 1 / (1 + loads)
         self.mixing = mixing(system.output, loads)
 
     def forward(self, phi: Tensor, psi: Tensor | None) -> None:
         super().forward(phi, None)
-        self.prediction = (self.prediction + self.loads * phi) * self.share
+        self.prediction = (self.prediction + self.loads * phi) * self.keeps
 
 
 def mixing(output: slice, loads: Tensor) -> Tensor | None:
@@ -155,7 +158,7 @@ class JunctionSweep(Sweep):
         self.kinked = system.kinked if kinked else []
         self.mask = system.controlled if masked else None
         self.loads = self.junctions.loads()
-        self.share = 1 / (1 + self.loads)
+        self.keeps = self.share = 1 / (1 + self.loads)
         self.mixing = mixing(system.output, self.loads)
         self.prediction = drive
         self.arriving = self.slopes = self.phi = drive
@@ -164,7 +167,7 @@ class JunctionSweep(Sweep):
         rate = self.system.rates(phi)
         self.phi, self.arriving = phi, self.system.arriving(rate, self.drive)
         self.junctions.add_neighbours(phi, self.arriving)
-        self.prediction = self.arriving * self.share
+        self.prediction = self.arriving * self.keeps
         if psi is not None:
             self.slopes = self.system.slopes(phi, rate)
 
@@ -181,8 +184,8 @@ class JunctionSweep(Sweep):
             assert activation.kink is not None
             phi = activation.above(self.phi[rows])
             gated[rows] = kinked_control(activation.kink, phi, raw[rows], self._lean(near)[rows])
-        torch.add(gated, near, out=control).mul_(self.share)
-        torch.add(self.arriving, control, out=potential).mul_(self.share)
+        torch.add(gated, near, out=control).mul_(self.keeps)
+        torch.add(self.arriving, control, out=potential).mul_(self.keeps)
         for rows, activation in self.kinked:  # rounding would leave a neuron that rests on its kink
             held = (raw[rows] < 0) & (gated[rows] == -self._lean(near)[rows])
             potential[rows].masked_fill_(held, activation.threshold)

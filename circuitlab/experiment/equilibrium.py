@@ -31,7 +31,10 @@ from circuitlab.spec.manipulations import ClampSpec
 MEANING = {
     "soma": ("phi", "somatic potential"),
     "rate": ("sigma(phi)", "firing rate"),
-    "basal": ("W sigma(phi) + U x + b", "what basal and somatic synapses and the bias predict"),
+    "basal": (
+        "W sigma(phi) + U x + b",
+        "what basal and somatic synapses, gap junctions and the bias predict",
+    ),
     "apical": ("psi + W_apical sigma(phi)", "apical potential"),
     "control": ("psi", "control, the neuron's credit signal"),
 }

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 IntArray = NDArray[np.integer]
 FloatArray = NDArray[np.float64]
 
-LARGE = 1 << 20
+LARGE = 1 << 18
 """Synapses from which a projection is kept in little memory: targets as row pointers, drawn weights in single
 precision, numbers of parallel synapses in one byte."""
 CHUNK = 1 << 22

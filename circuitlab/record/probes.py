@@ -32,7 +32,7 @@ SYMBOLS = {
 WORDS = {
     "soma": "somatic potential",
     "rate": "firing rate",
-    "basal": "what basal and somatic synapses and the bias predict",
+    "basal": "what basal and somatic synapses, gap junctions and the bias predict",
     "apical": "apical potential",
     "control": "control, the neuron's credit signal",
     "controller": "output controller",

@@ -137,7 +137,9 @@ def _write_edges(group: h5py.Group, projection: Projection, type_id: int) -> Non
         inner,
         "syn_weight",
         np.asarray(edges.weight),
-        "[edge] weight before training, parallel synapses summed",
+        "[edge] conductance before training, relative to the leak; of the pair, in both directions"
+        if projection.kind == "electrical"
+        else "[edge] weight before training, parallel synapses summed",
     )
     put(
         inner,

@@ -45,6 +45,21 @@ def _circuit_warnings(spec: CircuitSpec) -> list[str]:
     return found
 
 
+def _in_real_time_only(circuit: CircuitSpec) -> list[str]:
+    """What an experiment, which learns at equilibrium, does not see."""
+    late = [name for name, projection in circuit.projections.items() if projection.delay_ms]
+    noisy = [name for name, population in circuit.populations.items() if population.noise is not None]
+    found = []
+    for section, names, key in (("projections", late, "delay"), ("populations", noisy, "noise")):
+        if names:
+            others = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+            found.append(
+                f"{section}.{names[0]}{others}: '{key}' acts in real-time simulation only; equilibria, and learning at"
+                " equilibrium, do not depend on it"
+            )
+    return found
+
+
 def _experiment_warnings(spec: ExperimentSpec) -> list[str]:
     found = []
     feedback = (
@@ -81,6 +96,7 @@ def _experiment_warnings(spec: ExperimentSpec) -> list[str]:
                     f"projections.{name}: it is frozen, so its feedback has nothing to follow; it is the transpose"
                     " from the start"
                 )
+    found += _in_real_time_only(circuit)
     for name in circuit.outputs:
         if not circuit.populations[name].controlled:
             found.append(

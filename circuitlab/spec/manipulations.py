@@ -8,13 +8,13 @@ before it is compiled; others act on the compiled circuit or its state, in a win
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from circuitlab.spec.base import Model, described, listed, refuse, without_none
 from circuitlab.spec.combinations import CONTROLLED_RULES
-from circuitlab.spec.entries import Entry, Finding
+from circuitlab.spec.entries import Entry, Finding, entry_of
 
 if TYPE_CHECKING:
     from circuitlab.spec.circuit import CircuitSpec
@@ -34,6 +34,9 @@ def _kind(value: Any) -> Any:
 
 class ManipulationSpec(Model):
     """One manipulation; its `kind` says what is done and which further keys it has."""
+
+    stand_in: ClassVar[dict[str, Any]] = {}
+    """Values of required keys under which the others can be checked where one of them is wrong."""
 
     kind: Annotated[Literal["rewire", "clamp"], BeforeValidator(_kind)]
     """What is done."""
@@ -56,7 +59,7 @@ class ManipulationSpec(Model):
 
     def findings(self, circuit: CircuitSpec) -> Iterator[Finding]:
         """What is wrong with the manipulation on this circuit."""
-        raise NotImplementedError
+        yield from ()
 
     def resolved(self) -> dict[str, Any]:
         """Every key with its value, as it would be written in the file."""
@@ -100,6 +103,8 @@ class RewireSpec(ManipulationSpec):
     Every connection keeps its weight and goes to another pair of neurons; `transpose` projections follow
     those that they are the transposes of.
     """
+
+    stand_in: ClassVar[dict[str, Any]] = {"model": "shuffle_weights"}
 
     model: Literal["random", "degree_preserving", "shuffle_weights", "lattice"]
     """`random` (pairs drawn with equal chances), `degree_preserving` (every neuron keeps its in- and
@@ -192,8 +197,13 @@ KINDS: dict[str, type[ManipulationSpec]] = {"rewire": RewireSpec, "clamp": Clamp
 
 def check_manipulation(entry: Entry, circuit: CircuitSpec | None) -> Iterator[Finding]:
     """Findings on one manipulation; circuit is None where it could not be read."""
-    if circuit is not None and isinstance(entry.spec, tuple(KINDS.values())):
-        yield from entry.spec.findings(circuit)
+    spec = entry.spec
+    if spec is None and isinstance(entry.raw, dict):
+        kind = ManipulationSpec.at(entry.raw)
+        if issubclass(kind, ManipulationSpec):
+            spec = entry_of(ManipulationSpec, {**entry.raw, **kind.stand_in}).spec
+    if circuit is not None and isinstance(spec, tuple(KINDS.values())):
+        yield from spec.findings(circuit)
 
 
 def check_clamps(spec: ExperimentSpec, manipulations: Any) -> Iterator[Finding]:

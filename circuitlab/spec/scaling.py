@@ -1,8 +1,9 @@
 """`scale`: a circuit file with fewer or more neurons, its densities kept.
 
-Every population but inputs and outputs gets `scale` times its neurons, at least one. A rule that counts synapses
-(`fixed_indegree`, `fixed_outdegree`, `fixed_total_number`) counts in proportion, so that the share of pairs that it
-joins stays; probabilities stay as they are. What belongs to single neurons cannot be scaled and is refused.
+Every population but inputs and outputs gets `scale` times its neurons, at least one. A rule that counts
+synapses (`fixed_indegree`, `fixed_outdegree`, `fixed_total_number`, or `distance_dependent` with an indegree)
+counts in proportion, so that the share of pairs that it joins stays; probabilities stay as they are. What
+belongs to single neurons cannot be scaled and is refused.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ COUNTS = {
     "fixed_indegree": ("indegree", ("source",)),
     "fixed_outdegree": ("outdegree", ("target",)),
     "fixed_total_number": ("N", ("source", "target")),
+    "distance_dependent": ("indegree", ("source",)),
 }
 """Rules that count synapses: the parameter, and the populations in whose proportion it grows."""
 

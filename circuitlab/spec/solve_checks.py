@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
 import networkx
@@ -52,7 +53,7 @@ class ProjectionLike(Protocol):
 def group_problem(
     groups: Sequence[Sequence[str]],
     populations: Mapping[str, PopulationLike],
-    projections: Mapping[str, ProjectionLike],
+    projections: Mapping[str, ProjectionLike] = MappingProxyType({}),
 ) -> tuple[str, str] | None:
     """Why a circuit's mean response cannot serve as a preconditioner, and the remedy; None where it can.
 

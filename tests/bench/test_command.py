@@ -108,6 +108,41 @@ def test_train(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     ]  # fmt: skip
 
 
+def test_anatomy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Synapses as the file counts them, both equilibria found, every plastic synapse moved."""
+    circuit = tmp_path / "net.yaml"
+    circuit.write_text(
+        """
+circuit: net
+populations:
+  x: {type: input, size: 5}
+  h: {type: unit, size: 400}
+  y: {type: output, size: 3}
+projections:
+  x_h: {source: x, target: h}
+  h_h: {source: h, target: h, connect: {rule: fixed_total_number, N: 16000}, weights: {scale: 0.5}}
+  h_y: {source: h, target: y}
+""",
+        encoding="utf-8",
+    )
+    out = tmp_path / "out.json"
+    assert (
+        main(["bench", "anatomy", str(circuit), "--scale", "0.5", "--threads", "1", "--json", str(out)]) == 0
+    )
+    data = json.loads(out.read_text(encoding="utf-8"))
+    numbers = data["numbers"]
+    assert numbers["neurons"] == 5 + 200 + 3
+    assert numbers["synapses"] == 5 * 200 + 4000 + 3 * 200
+    assert numbers["edges"] < numbers["synapses"]
+    assert numbers["free"]["converged"] == numbers["controlled"]["converged"] == 1
+    assert numbers["changed"] > 0.99
+    parts = ["build", "compile", "free equilibrium", "controlled equilibrium", "update"]
+    assert list(numbers["seconds"]) == list(numbers["processor"]) == list(numbers["peak"]) == parts
+    shown = capsys.readouterr().out
+    for word in (*parts, "bytes per synapse", "5,600"):
+        assert word in shown
+
+
 @pytest.mark.parametrize(
     "argv",
     [

@@ -120,7 +120,9 @@ def test_building_a_large_projection_takes_no_more_than_is_said(
     assert synapses > LARGE
     said = SORTING_BYTES if "outdegree" in rule else DRAWING_BYTES
     assert 0.5 * said < peak / synapses < said
-    assert left / synapses < LARGE_GRAPH_BYTES + 0.6  # the small projections of 8,000 neurons, and their names
+    assert (
+        left / synapses < LARGE_GRAPH_BYTES + 0.6
+    )  # the small projections of 8,000 neurons, and their names
 
 
 def test_a_large_projection_is_the_small_one_in_fewer_bytes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 from scipy.spatial.distance import cdist
 
 from circuitlab.errors import CircuitError
@@ -129,3 +133,176 @@ def test_positions_are_needed_and_of_one_dimension() -> None:
         drawn(placed(5), Population("b", "unit", 5), length=1.0)
     with pytest.raises(CircuitError, match="positions have 2 dimensions in 'a', 3 in 'b'"):
         drawn(placed(5), placed(5, "b", dimensions=3), length=1.0)
+
+
+def differences(source: Population, target: Population) -> np.ndarray:
+    """Differences [target, source, axis]."""
+    assert source.positions is not None
+    assert target.positions is not None
+    return np.abs(target.positions[:, None] - source.positions)
+
+
+def agrees(made: Synapses, probability: np.ndarray, rings: np.ndarray) -> None:
+    """At most one synapse a pair, and as many as expected in each ring (four standard deviations)."""
+    count = np.zeros(probability.shape)
+    np.add.at(count, (made.target, made.source), 1)
+    assert count.max() <= 1
+    assert not count[probability == 0].any()
+    assert count[probability == 1].all()
+    for low, high in pairwise(rings.ravel()[np.linspace(0, rings.size - 1, 8).astype(int)].tolist()):
+        ring = (rings >= low) & (rings < high)
+        p = probability[ring]
+        assert abs(count[ring].sum() - p.sum()) <= 4 * np.sqrt((p * (1 - p)).sum()) + 1e-9
+
+
+@pytest.mark.parametrize("cutoff", [None, 0.4])
+@pytest.mark.parametrize("kernel", sorted(THEORY))
+def test_lengths_of_each_axis_make_ellipses(kernel: str, cutoff: float | None) -> None:
+    source, target = placed(400), placed(300, "b")
+    apart, lengths = differences(source, target), np.array([0.5, 0.1])
+    distance = np.sqrt(((apart / lengths) ** 2).sum(-1))
+    probability = THEORY[kernel](distance, 1.0)
+    if cutoff is not None:
+        probability = probability * (np.sqrt((apart**2).sum(-1)) <= cutoff)
+    made = drawn(source, target, kernel=kernel, length=tuple(lengths), cutoff=cutoff)
+    agrees(made, probability, distance)
+
+
+@pytest.mark.parametrize("cutoff", [None, 0.35])
+@pytest.mark.parametrize("box", [None, {"x": 1.0}, {"z": 1.0}, (1.0, 1.0)])
+def test_distance_along_chosen_axes_in_a_space_closed_along_some(
+    box: dict[str, float] | tuple[float, float] | None, cutoff: float | None
+) -> None:
+    source, target = placed(400, dimensions=3), placed(300, "b", dimensions=3)
+    apart = differences(source, target)[..., [2, 0]]
+    for index, axis in enumerate("zx"):
+        if box is not None and (not isinstance(box, dict) or axis in box):
+            apart[..., index] = np.minimum(apart[..., index], 1 - apart[..., index])
+    distance = np.sqrt((apart**2).sum(-1))
+    probability = 0.8 * THEORY["gaussian"](distance, 0.2) * (1 if cutoff is None else distance <= cutoff)
+    parameters = {"p": 0.8, "length": 0.2, "axes": ("z", "x"), "periodic": box, "cutoff": cutoff}
+    agrees(drawn(source, target, **parameters), probability, distance)
+
+
+def test_axes_join_populations_of_different_dimensions() -> None:
+    flat, deep = placed(200), placed(150, "b", dimensions=3)
+    assert flat.positions is not None
+    assert deep.positions is not None
+    distance = cdist(deep.positions[:, :2], flat.positions)
+    made = drawn(flat, deep, kernel="constant", length=0.3, axes=("x", "y"))
+    assert len(made) == (distance <= 0.3).sum()
+
+
+@pytest.mark.parametrize("surround_length", [0.05, 0.5])
+def test_a_difference_of_gaussians(surround_length: float) -> None:
+    source, target = placed(500), placed(400, "b")
+    distance = np.sqrt((differences(source, target) ** 2).sum(-1))
+    centre, surround = (THEORY["gaussian"](distance, length) for length in (0.2, surround_length))
+    probability = 0.9 * np.clip(centre - 0.7 * surround, 0, None)
+    made = drawn(
+        source,
+        target,
+        kernel="difference_of_gaussians",
+        p=0.9,
+        length=0.2,
+        surround=0.7,
+        surround_length=surround_length,
+    )
+    agrees(made, probability, distance)
+
+
+def test_a_table_is_a_line_through_its_points() -> None:
+    source, target = placed(500), placed(400, "b")
+    distance = np.sqrt((differences(source, target) ** 2).sum(-1))
+    rise, fall = 0.1 + 0.8 * (distance - 0.1) / 0.2, 0.9 - 0.9 * (distance - 0.3) / 0.3
+    probability = 0.5 * np.select([distance < 0.1, distance < 0.3, distance <= 0.6], [0.1, rise, fall], 0.0)
+    made = drawn(source, target, kernel="table", p=0.5, points=((0.1, 0.1), (0.3, 0.9), (0.6, 0.0)))
+    agrees(made, probability, distance)
+
+
+@pytest.mark.parametrize("cutoff", [None, 0.5])
+def test_exact_indegrees_without_multapses_are_drawn_one_after_another(cutoff: float | None) -> None:
+    """Against the probabilities of all ordered draws of 2 of 4 sources without replacement."""
+    x = np.array([0.1, 0.2, 0.4, 0.45])
+    targets = 6000
+    source = Population("a", "unit", 4, positions=x[:, None])
+    target = Population("b", "unit", targets, positions=np.zeros((targets, 1)))
+    share = np.exp(-x / 0.2)
+    made = drawn(source, target, kernel="exponential", length=0.2, indegree=2, cutoff=cutoff)
+    assert (np.bincount(made.target, minlength=targets) == 2).all()
+    assert (np.diff(made.source.reshape(-1, 2)) > 0).all()
+    found = Counter(map(tuple, made.source.reshape(-1, 2).tolist()))
+    expected = {}
+    for i, j in combinations(range(4), 2):
+        p = share / share.sum()
+        expected[i, j] = p[i] * p[j] / (1 - p[i]) + p[j] * p[i] / (1 - p[j])
+    observed = [found[pair] for pair in expected]
+    assert stats.chisquare(observed, targets * np.array(list(expected.values()))).pvalue > 1e-3
+
+
+def test_exact_indegrees_with_multapses_are_multinomial() -> None:
+    source, target = placed(5), placed(4000, "b")
+    target = replace(target, positions=np.full((4000, 2), 0.5))
+    assert source.positions is not None
+    share = THEORY["gaussian"](np.sqrt(((source.positions - 0.5) ** 2).sum(-1)), 0.3)
+    made = drawn(source, target, length=0.3, indegree=3, allow_multapses=True)
+    assert (np.bincount(made.target, minlength=4000) == 3).all()
+    observed = np.bincount(made.source, minlength=5)
+    assert stats.chisquare(observed, 12_000 * share / share.sum()).pvalue > 1e-3
+    first = made.source.reshape(-1, 3) == int(np.argmax(share))
+    p = share.max() / share.sum()
+    observed = np.bincount(first.sum(1), minlength=4)
+    assert stats.chisquare(observed, 4000 * stats.binom.pmf(range(4), 3, p)).pvalue > 1e-3
+
+
+def test_exact_indegrees_leave_autapses_out_and_know_when_there_are_too_few(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    p = placed(300)
+    made = drawn(p, p, length=0.1, indegree=20, allow_autapses=False)
+    assert (made.source != made.target).all()
+    assert (np.bincount(made.target, minlength=300) == 20).all()
+    monkeypatch.setattr("circuitlab.graph.rules_spatial.CHUNK", 1000)
+    blocks = drawn(p, p, length=0.1, indegree=20, allow_autapses=False, cutoff=2.0)
+    assert (np.bincount(blocks.target, minlength=300) == 20).all()
+    assert expected_edges("distance_dependent", p, p, {"length": 0.1, "indegree": 20}) == 6000
+    lonely = replace(p, positions=np.concatenate((p.positions[:299], [[9.0, 9.0]])), name="c")  # pyright: ignore
+    message = (
+        "indegree is 3, but c/299 has 1 neurons of 'c' within reach; "
+        "allow_multapses: true would take one more than once"
+    )
+    with pytest.raises(CircuitError) as refusal:
+        drawn(lonely, lonely, kernel="constant", length=0.5, indegree=3)
+    assert str(refusal.value) == message
+    with pytest.raises(CircuitError, match=r"c/299 has 0 neurons of 'c' within reach$"):
+        drawn(
+            lonely,
+            lonely,
+            kernel="constant",
+            length=0.5,
+            indegree=3,
+            allow_autapses=False,
+            allow_multapses=True,
+        )
+    assert len(drawn(lonely, lonely, length=0.5, indegree=0)) == 0
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"length": (1.0, 1.0, 1.0)}, "3 lengths for 2 axes; one is wanted, or one for each axis"),
+        ({"length": (1.0, 0.0)}, "length is [1.0, 0.0]; it is more than 0"),
+        ({"length": 1.0, "axes": ("z",)}, "axes: positions in 'a' have no z; there are x, y"),
+        ({"length": 1.0, "periodic": {"z": 1.0}}, "periodic: distances have no z; there are x, y"),
+        ({"length": 1.0, "axes": ("x",), "periodic": (1.0, 1.0)}, "periodic has 2 numbers, but 1 axes"),
+        (
+            {"kernel": "table", "points": ((0.2, 1.0), (0.1, 0.5))},
+            "points are [distance, probability] pairs, distances growing, from 0 on, at most 1",
+        ),
+        ({"kernel": "difference_of_gaussians", "length": 1.0}, "the parameter 'surround_length' is missing"),
+    ],
+)
+def test_further_parameters_that_cannot_be_are_refused(parameters: dict[str, Any], message: str) -> None:
+    with pytest.raises(CircuitError) as refusal:
+        drawn(placed(5), placed(5), **parameters)
+    assert str(refusal.value) == message

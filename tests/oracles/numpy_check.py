@@ -75,6 +75,27 @@ class Oracle:
                 }
             self.input = {name: d[:] for name, d in file["samples/input"].items()}
 
+    def _gap_currents(self, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """sum_j g_ij (v_j - v_i) of every population, [sample, unit], for [sample, unit] of each population; a pair of
+        neurons that is listed in both directions counts once."""
+        found = {name: np.zeros_like(v) for name, v in values.items()}
+        for edge in self.edges.values():
+            if edge["attrs"]["kind"] != "electrical":
+                continue
+            seen = set()
+            for i, j, g in zip(edge["i"].tolist(), edge["j"].tolist(), edge["w"].tolist(), strict=True):
+                if edge["source"] == edge["target"] and (j, i) in seen:
+                    continue
+                seen.add((i, j))
+                current = g * (values[edge["source"]][:, j] - values[edge["target"]][:, i])
+                found[edge["target"]][:, i] += current
+                found[edge["source"]][:, j] -= current
+        return found
+
+    def _slope(self, name: str, soma: np.ndarray) -> np.ndarray:
+        a = self.nodes[name]
+        return a["gain"] * SLOPE[a["activation"]](a["gain"] * (soma - a["threshold"]))
+
     def _input_to(self, phase: str, population: str, apical: bool) -> np.ndarray:
         state = self.states[phase]
         samples = len(next(iter(self.input.values())))
@@ -87,6 +108,8 @@ class Oracle:
         for edge in self.edges.values():
             a = edge["attrs"]
             if edge["target"] != population or a["carries"] != "rate" or (a["site"] == "apical") != apical:
+                continue
+            if a["kind"] == "electrical":
                 continue
             rate = (
                 self.input[edge["source"]] if edge["source"] in self.input else state[edge["source"]]["rate"]
@@ -102,12 +125,14 @@ class Oracle:
             worst[name] = max(worst.get(name, 0.0), float(wrong.max()) if wrong.size else 0.0)
 
         state = self.states[phase]
+        currents = self._gap_currents({n: s["soma"] for n, s in state.items() if "soma" in s})
         for name, attributes in self.nodes.items():
             if attributes["type"] == "input":
                 continue
             s = state[name]
-            note("rate = sigma(soma)", s["rate"] - SIGMA[attributes["activation"]](s["soma"]))
-            basal = self._input_to(phase, name, apical=False) + self.bias.get(name, 0.0)
+            above = attributes["gain"] * (s["soma"] - attributes["threshold"])
+            note("rate = sigma(gain (soma - threshold))", s["rate"] - SIGMA[attributes["activation"]](above))
+            basal = self._input_to(phase, name, apical=False) + self.bias.get(name, 0.0) + currents[name]
             note("basal = W sigma(phi) + U x + b", s["basal"] - basal)
             on_apical = self._input_to(phase, name, apical=True)
             note("f(phi) + psi = 0", -s["soma"] + basal + on_apical + s["control"])
@@ -154,9 +179,10 @@ class Oracle:
                     note("psi = Q u", state[name]["control"] - u @ q.T)
             return
         raw = {n: np.zeros_like(s["control"]) for n, s in state.items() if "control" in s}
+        near = self._gap_currents({n: s["control"] for n, s in state.items() if "control" in s})
         for name, edge in self.edges.items():
             carries, feedback = edge["attrs"]["carries"], self.control["feedback"]
-            if edge["source"] in self.input:
+            if edge["source"] in self.input or edge["attrs"]["kind"] == "electrical":
                 continue
             if feedback == "apical" and carries == "burst":
                 psi = state[edge["source"]]["control"]
@@ -172,16 +198,15 @@ class Oracle:
                 note("psi = 0 where not controlled", s["control"])
                 continue
             activation = self.nodes[name]["activation"]
-            expected = SLOPE[activation](s["soma"]) * raw[name] + self.u.get(name, 0.0)
-            wrong = s["control"] - expected
+            own = s["control"] - near[name] - self.u.get(name, 0.0)
+            wrong = own - self._slope(name, s["soma"]) * raw[name]
             if activation in KINKED:
-                low = KINKED[activation]
-                ends = np.sort(np.stack([low * raw[name], raw[name]]), axis=0)
-                inside = (
-                    (s["soma"] == 0) & (s["control"] >= ends[0] - 1e-12) & (s["control"] <= ends[1] + 1e-12)
-                )
+                low, gain = KINKED[activation], self.nodes[name]["gain"]
+                ends = np.sort(np.stack([low * gain * raw[name], gain * raw[name]]), axis=0)
+                there = s["soma"] == self.nodes[name]["threshold"]
+                inside = there & (own >= ends[0] - 1e-12) & (own <= ends[1] + 1e-12)
                 wrong = np.where(inside, 0.0, wrong)
-            note("psi = sigma'(phi) S psi + D^T u", wrong)
+            note("psi = sigma'(phi) S psi + L psi + D^T u", wrong)
 
     def _updates(self, worst: dict[str, float]) -> None:
         state, used = self.states["controlled"], self.converged["controlled"]
@@ -195,6 +220,15 @@ class Oracle:
                 self.input[edge["source"]] if edge["source"] in self.input else state[edge["source"]]["rate"]
             )
             psi = state[edge["target"]]["control"]
+            if a["kind"] == "electrical":
+                soma, before = state[edge["target"]]["soma"], state[edge["source"]]
+                apart = psi[used].T[edge["i"]] - before["control"][used].T[edge["j"]]
+                update = (apart * (before["soma"][used].T[edge["j"]] - soma[used].T[edge["i"]])).mean(1)
+                worst["update"] = max(
+                    worst.get("update", 0.0), float(np.abs(update - self.updates[name]).max())
+                )
+                seen.add(name)
+                continue
             update = (psi[used].T[edge["i"]] * rate[used].T[edge["j"]]).mean(1)
             assert (edge["factors"] is not None) == ("rank" in a)
             if edge["factors"] is not None:

@@ -119,7 +119,9 @@ def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     np.save(tmp_path / "x.npy", np.ones((2, 64)))
     out = tmp_path / "eq.h5"
-    done = main(["equilibrium", str(path), "--input", str(tmp_path / "x.npy"), "-o", str(out), "--scale", "0.1"])
+    done = main(
+        ["equilibrium", str(path), "--input", str(tmp_path / "x.npy"), "-o", str(out), "--scale", "0.1"]
+    )
     assert done == 0
     with open_run(out) as run:
         again = load_circuit("c.yaml", text=run.circuit_yaml)
@@ -170,7 +172,9 @@ projections:
         f"{at(12, 'connect')}: projections.x_a.connect: {file} 'a', {rest}",
         f"{at(13, 'weights')}: projections.b_y.weights: {file} 'b', {rest}",
     ]
-    with pytest.raises(SpecError, match=r"--scale: populations\.a: 1,000 neurons become 3,000,000,000; at most"):
+    with pytest.raises(
+        SpecError, match=r"--scale: populations\.a: 1,000 neurons become 3,000,000,000; at most"
+    ):
         scaled(3e6)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from circuitlab.compile.kernels.base import Kernel
 from circuitlab.graph.circuit import Projection
 from circuitlab.graph.edges import Edges
+from circuitlab.graph.junctions import turned
 
 
 class Electrical(Kernel):
@@ -28,10 +29,12 @@ class Electrical(Kernel):
 
     Attributes:
         within: whether both ends are in one population.
+        pair: for each edge the first one that lists its pair, [edge].
     """
 
     place: Tensor
     of: Tensor
+    pair: Tensor
 
     def __init__(
         self,
@@ -44,14 +47,16 @@ class Electrical(Kernel):
         super().__init__(edges, shape, dtype, projection.plastic)
         self.within = projection.source == projection.target
         listed = np.arange(len(edges))
-        source, target, of = edges.source, edges.target, listed
+        source, target, of, pair = edges.source, edges.target, listed, listed
         place = listed
         if self.within:
+            other = turned(edges)
+            pair = np.where(other >= 0, np.minimum(other, listed), listed)
             keep = source != target
             ends = [np.concatenate([a[keep], b[keep]]) for a, b in ((source, target), (target, source))]
             key = ends[1].astype(np.int64) * shape[1] + ends[0]
             unique, first = np.unique(key, return_index=True)
-            of = np.concatenate([listed[keep]] * 2)[first]
+            of = np.concatenate([pair[keep]] * 2)[first]
             own = target.astype(np.int64) * shape[1] + source
             place = np.searchsorted(unique, own)
             place[~keep] = -1
@@ -61,6 +66,7 @@ class Electrical(Kernel):
         self.name = self.inner.name
         self.register_buffer("place", torch.as_tensor(place, dtype=torch.int64), persistent=False)
         self.register_buffer("of", torch.as_tensor(of, dtype=torch.int64), persistent=False)
+        self.register_buffer("pair", torch.as_tensor(pair, dtype=torch.int64), persistent=False)
 
     @torch.no_grad()
     def refresh(self) -> None:
