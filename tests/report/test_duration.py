@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -34,7 +35,7 @@ CIRCUITS: dict[str, Callable[[], Circuit]] = {
 
 
 def _least(work: Callable[[], object], repeats: int = 5) -> float:
-    """Seconds of one thread's own work: a busy machine interrupts long work more often than the short calibration."""
+    """Seconds of one thread's own work, as a busy machine interrupts it at any moment."""
     work()
     seconds = []
     for _ in range(repeats):
@@ -45,7 +46,9 @@ def _least(work: Callable[[], object], repeats: int = 5) -> float:
 
 
 @pytest.fixture
-def one_thread() -> Iterator[None]:
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """One thread, and a clock of its own work for the calibration as for what is held against it."""
+    monkeypatch.setattr("circuitlab.report.timing.time", SimpleNamespace(perf_counter=time.process_time))
     with pinned(1):
         yield
 
