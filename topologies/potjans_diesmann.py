@@ -12,8 +12,14 @@ import math
 from pathlib import Path
 
 SIZES = {
-    **{"L23E": 20683, "L23I": 5834, "L4E": 21915, "L4I": 5479},
-    **{"L5E": 4850, "L5I": 1065, "L6E": 14395, "L6I": 2948},
+    "L23E": 20683,
+    "L23I": 5834,
+    "L4E": 21915,
+    "L4I": 5479,
+    "L5E": 4850,
+    "L5I": 1065,
+    "L6E": 14395,
+    "L6I": 2948,
 }
 THALAMUS = 902
 PROBABILITIES = {  # target: from each population, in the order of SIZES
@@ -62,9 +68,9 @@ def text() -> str:
     lines = [
         HEAD.format(weight=WEIGHT) + "circuit: potjans_diesmann",
         "description: >-",
-        "  The cortical microcircuit of Potjans and Diesmann (2014) as a rate model, with thalamic relay cells that see an",
-        "  image, and a readout",
-        f"scale: {SCALE:g}  # 1 is the full size: 77,169 neurons; also --scale 1, or circuit: {{file: .., scale: 1}} in experiments",
+        "  The cortical microcircuit of Potjans and Diesmann (2014) as a rate model; thalamic relay cells see",
+        "  an image, and a readout answers",
+        f"scale: {SCALE:g}  # 1 is the full size, 77,169 neurons: --scale 1, or circuit: {{file: .., scale: 1}}",
         "populations:",
         "  retina: {type: input, size: 64}",
         f"  thalamus: {{type: unit, size: {THALAMUS}, activation: tanh, tau: 10 ms, sign: excitatory}}",

@@ -31,7 +31,8 @@ class Reading:
     """What one circuit cost.
 
     Args:
-        seconds, processor: of each part, by the clock and of the processor. peak: bytes beyond the program at the highest point of each part and all before it.
+        seconds, processor: of each part, by the clock and of the processor.
+        peak: bytes beyond the program at the highest point of each part and all before it.
         free, controlled: whether each equilibrium was found, in how many iterations, with what residual.
         changed: share of the plastic synapses that the update moved.
     """

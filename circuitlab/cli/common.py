@@ -27,7 +27,7 @@ Scale = Annotated[
     typer.Option(
         "--scale",
         metavar="S",
-        help="Multiply the sizes of all populations but inputs and outputs, densities kept, in place of the file's scale.",
+        help="Multiply the neurons of all but inputs and outputs, densities kept, in place of the file's scale.",
     ),
 ]
 

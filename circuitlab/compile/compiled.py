@@ -55,6 +55,12 @@ class CompiledCircuit(nn.Module):
             raise CircuitError(
                 "populations: there is no output population; the loss needs one of type output"
             )
+        for p in hidden + outputs:
+            if not (p.gain > 0 and np.isfinite([p.gain, p.threshold]).all()):
+                raise CircuitError(
+                    f"populations.{p.name}: gain {p.gain:g}, threshold {p.threshold:g}; a gain is above 0, both are "
+                    "finite"
+                )
         self.units, self.size = _rows(hidden + outputs)
         self.inputs, self.input_size = _rows([p for p in circuit.populations.values() if p.type == "input"])
         self.outputs = {p.name: slice(0, 0) for p in outputs}
@@ -76,7 +82,10 @@ class CompiledCircuit(nn.Module):
             self._kernels[f"projection {projection.name}"] = kernel
             self.sign[projection.name] = {"excitatory": 1, "inhibitory": -1}.get(source.sign or "", 0)
             if projection.kind == "electrical":
-                check_junctions(projection, source, target)
+                try:
+                    check_junctions(projection, source, target)
+                except CircuitError as error:
+                    raise CircuitError(f"projections.{projection.name}: {error}") from error
                 self.sign[projection.name] = 1
             if projection.rank is not None:
                 self._check_factors(projection, kernel)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 IntArray = NDArray[np.integer]
-FloatArray = NDArray[np.float64]
+FloatArray = NDArray[np.floating]
 
 LARGE = 1 << 18
 """Synapses from which a projection is kept in little memory: targets as row pointers, drawn weights in single

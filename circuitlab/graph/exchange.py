@@ -276,7 +276,10 @@ def _projection(
         )
     if made.kind == "electrical":
         check_weights(replace(source, sign=None), target, made.edges, made.edges.weight)
-        check_junctions(made, source, target)
+        try:
+            check_junctions(made, source, target)
+        except CircuitError as error:
+            raise CircuitError(f"projection '{name}': {error}") from error
     else:
         check_weights(source, target, made.edges, made.edges.weight)
     return made

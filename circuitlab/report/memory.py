@@ -9,7 +9,6 @@ group for a while. What the memory of an accelerated solver comes to hold in a s
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -56,9 +55,9 @@ HELD_CONTRAST = 3.0
 REAL_TIME = 2.0 * BLOCK + 6.0
 """What a rule that learns during the dynamics holds, in [unit, sample]: its factors of a block of time steps, and the
 circuit's state."""
-BUILDING_BYTES = 10
-"""Per edge of the largest projection: what building holds for a while (an ordering, weights before conversion) and
-what the allocator keeps of it afterwards."""
+BUILDING_BYTES, KEPT_BYTES = 3, 10
+"""Per edge of the largest projection: what building holds for a while (an order, weights before conversion), and what
+the allocator keeps of that and of updates afterwards."""
 ADAM = 2
 """Moments of the default optimizer, in parameters; and what it holds for a while for one parameter."""
 
@@ -105,7 +104,9 @@ def stored_bytes(kernel: Kernel) -> int:
     what it shares with the graph."""
     kernel.current()
     tensors = [*kernel.parameters(), *kernel.buffers()]
-    tensors += [value for value in vars(kernel).values() if isinstance(value, Tensor)]
+    tensors += [
+        value for part in kernel.modules() for value in vars(part).values() if isinstance(value, Tensor)
+    ]
     storages: dict[int, int] = {}
     for tensor in tensors:
         parts = [tensor]
@@ -182,8 +183,9 @@ def predict(
     graph = float(sum(graph_bytes(p) for p in projections))
     stored = kernels + own + sum(biases) * dtype.itemsize
     learning = (1 + ADAM) * plastic
-    building = graph + stored + BUILDING_BYTES * max((len(p.edges) for p in projections), default=0)
-    there = building + learning
+    edges = max((len(p.edges) for p in projections), default=0)
+    building = graph + stored + BUILDING_BYTES * edges
+    there = graph + stored + KEPT_BYTES * edges + learning
     samples = (inputs + 2 * outputs) * dtype.itemsize
     updating = plastic + ADAM * largest
 

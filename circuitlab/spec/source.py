@@ -114,7 +114,7 @@ class Source:
         found = Source(self.name, self.data, self.values, self.keys, self.overridden)
         found.report(path, message)
         (problem,) = found.problems
-        plain = problem.where in _options(path)
+        plain = problem.where in (f"--set {dotted_path}", f"--{dotted_path}")
         return str(Problem(problem.where, "" if plain else dotted_path, message))
 
     def knows(self, path: Sequence[str | int]) -> bool:

@@ -16,8 +16,6 @@ from circuitlab.control.output import integral, leaky_integral
 from circuitlab.dynamics.activations import ACTIVATIONS, with_gain
 from circuitlab.dynamics.equations import FreeEquations
 from circuitlab.graph.circuit import Circuit
-from circuitlab.learn.backprop import RecurrentBackprop
-from circuitlab.learn.least_control import LeastControl
 from circuitlab.solve.choose import METHODS, find
 from circuitlab.theory.jacobian import output_jacobian
 from tests.oracles.circuits import (
@@ -41,7 +39,7 @@ from tests.oracles.equations import (
     image_of,
     with_bursts,
 )
-from tests.oracles.tasks import batch, energy, finite_differences, free_loss, task
+from tests.oracles.tasks import batch, task
 
 INSIDE, ACROSS = ("e", "e"), ("e", "i")
 CIRCUITS: dict[str, Circuit] = {
@@ -152,7 +150,7 @@ def test_equilibria_are_scipys_and_a_sweep_leaves_them(small: Circuit) -> None:
 )
 def test_every_solver_finds_the_same_equilibria(name: str, method: str) -> None:
     small = CIRCUITS[name]
-    options = {"fixed_point": {"damping": 0.7}, "euler": {"dt_ms": 0.25}}.get(method, {})
+    options = {"fixed_point": {"damping": 0.7}, "euler": {"dt_ms": 1.0}}.get(method, {})
     t = task(small, tolerance=1e-9, method=method, max_iterations=4000, **options)
     b = batch(t, samples=2)
     found = t.controlled(t.system.drive(b.x), b.target, t.free(t.system.drive(b.x)))
@@ -245,28 +243,6 @@ def test_gain_and_threshold_of_a_relu_are_a_change_of_variables() -> None:
     assert torch.allclose(states[0].fields.psi[:, both], states[1].fields.psi[:, both], atol=1e-8)
     assert torch.equal(states[0].kinks[both], states[1].kinks[both])
     assert int(states[0].kinks[both].sum()) > 0
-
-
-@every
-def test_recurrent_backprop_is_the_gradient_of_the_free_loss(small: Circuit) -> None:
-    t = task(small)
-    b = batch(t)
-    updates = RecurrentBackprop().outcome(t, b).updates
-    for name, entries in finite_differences(t, lambda: free_loss(t, b)).items():
-        for index, difference in entries:
-            assert -4 * float(updates[name][index]) == pytest.approx(difference, abs=1e-6), name
-
-
-@pytest.mark.parametrize("alpha", [6.4, 0.1])
-@all_controlled
-def test_least_control_descends_h_plus_loss_over_alpha(small: Circuit, alpha: float) -> None:
-    """The principle's update of synapses, biases and conductances is -d(H + L/alpha)/d theta."""
-    t = task(small, controller=leaky_integral(alpha, 100), thorough=True)
-    b = batch(t)
-    found = LeastControl().outcome(t, b)
-    for name, entries in finite_differences(t, energy(t, b, found.credit.state)).items():
-        for index, difference in entries:
-            assert -4 * float(found.updates[name][index]) == pytest.approx(difference, abs=1e-6), name
 
 
 @pytest.mark.parametrize("kind", [RandomFeedback, KolenPollackFeedback, ApicalFeedback])

@@ -1,4 +1,4 @@
-"""Drawing takes memory in proportion to the synapses, never to the pairs; large projections are kept in little of it."""
+"""Drawing takes memory in proportion to the synapses, never to the pairs; large projections are kept in little."""
 
 from __future__ import annotations
 

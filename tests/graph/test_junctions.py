@@ -108,7 +108,7 @@ def test_what_is_no_conductance_is_refused_with_its_pair(gaps: str, said: str, t
         ("source: p, target: a, connect: {rule: transpose, of: a_p}", "have no rule 'transpose'"),
         ("source: a, target: p, weights: {init: constant, value: -0.1}", "conductances are not negative"),
         (
-            "source: a, target: p}\n  back: {source: p, target: a",
+            "source: a, target: p, kind: electrical}\n  back: {source: p, target: a",
             "'gap' already joins 'a' and 'p'",
         ),
     ],
@@ -156,7 +156,7 @@ def test_a_foreign_graph_may_have_gap_junctions_and_delays() -> None:
         Circuit.from_networkx(graph)
     graph.remove_edge("m1", "m0", "gap")
     graph.add_edge("s1", "m0", key="other", kind="electrical")
-    with pytest.raises(CircuitError, match="'s' is an input"):
+    with pytest.raises(CircuitError, match="projection 'other': 's' is an input"):
         Circuit.from_networkx(graph)
 
 

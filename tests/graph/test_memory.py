@@ -40,7 +40,7 @@ def test_a_billion_synapses_are_refused_on_a_small_machine(monkeypatch: pytest.M
 
 
 def test_the_whole_circuit_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CIRCUITLAB_MEMORY_LIMIT", "50 MB")
+    monkeypatch.setenv("CIRCUITLAB_MEMORY_LIMIT", "32 MB")
     text = """
 circuit: two
 populations:
@@ -53,8 +53,8 @@ projections:
     with pytest.raises(CircuitError) as refusal:
         build(load_circuit("two.yaml", text=text))
     assert str(refusal.value) == (
-        "two.yaml:7:10: projections.first: pairwise_bernoulli makes 900,000 synapses, about 0.036 GB; "
-        "the whole circuit has 1,400,000, about 0.056 GB; 0.05 GB are available; "
+        "two.yaml:7:10: projections.first: pairwise_bernoulli makes 900,000 synapses, about 0.029 GB; "
+        "the whole circuit has 1,400,000, about 0.035 GB; 0.032 GB are available; "
         "use a sparse rule such as {rule: fixed_indegree, indegree: 100}"
     )
 

@@ -77,7 +77,7 @@ def test_weak_nudges_tend_to_recurrent_backprop(kind, beta: float) -> None:
 
 
 def test_dfc_rules_agree_on_a_linear_circuit() -> None:
-    """On a linear circuit the linearised steady state is the steady state (DFC Lemma 1), with or without conductances."""
+    """On a linear circuit the linearised steady state is the steady state (DFC Lemma 1), conductances too."""
     t = dfc(LINEAR)
     b = batch(t)
     one, other = (rule.outcome(t, b) for rule in (SteadyState(), LinearisedSteadyState()))

@@ -34,7 +34,7 @@ from circuitlab.learn.rules import RULES
 from circuitlab.solve.base import Solution
 from circuitlab.solve.choose import SolveSettings
 from circuitlab.spec.combinations import FEEDBACK_RULES
-from tests.oracles.circuits import circuit, edges, projection, random_circuit
+from tests.oracles.circuits import circuit, edges, projection, random_circuit, shifted, with_junctions
 from tests.oracles.equations import dense, forward
 
 SAMPLES = 3
@@ -155,11 +155,21 @@ def with_bursts(base: Circuit) -> Circuit:
     return circuit(list(base.populations.values()), list(found.values()))
 
 
+def with_gaps(base: Circuit) -> Circuit:
+    """Plastic gap junctions between pyramidal cells and interneurons, and among pyramidal cells."""
+    among = projection("gap", "e", "e", edges([0, 2, 5, 3], [1, 4, 6, 0], [0.3, 0.2, 0.7, 0.4]))
+    joined = with_junctions(base, [("e", "i")])
+    return circuit(
+        list(joined.populations.values()), [*joined.projections.values(), replace(among, kind="electrical")]
+    )
+
+
 CIRCUITS = {
     "layered": lambda: forward(),
     "recurrent": lambda: dense(units=6),
     "sparse, Dale's law": lambda: random_circuit(1, p=0.4, dale=True, outputs=(3, 2)),
     "pyramidal": lambda: with_bursts(random_circuit(2, p=0.4)),
+    "gap junctions": lambda: with_gaps(shifted(random_circuit(2, p=0.4))),
 }
 
 
@@ -201,7 +211,12 @@ def _moved(state: State, unit: int, fields: tuple[str, ...], output: int) -> Sta
     return replace(state, u=u, **changed)
 
 
-PAIRS = [(rule, name) for rule in LOCAL for name in CIRCUITS if name == "pyramidal" or "bursts" not in rule]
+PAIRS = [
+    (rule, name)
+    for rule in LOCAL
+    for name in CIRCUITS
+    if (name == "pyramidal" or "bursts" not in rule) and (rule, name) != ("tracking", "gap junctions")
+]
 
 
 @pytest.mark.parametrize(("rule", "circuit_name"), PAIRS)

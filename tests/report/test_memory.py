@@ -141,7 +141,7 @@ def test_what_a_slow_circuit_takes_more_is_told_apart(
 
 
 def test_stored_bytes_are_those_of_the_formats() -> None:
-    """CSR: values, their transposes' values and columns (4 bytes each), a permutation (4), and two arrays of row pointers;
+    """CSR: values, the transpose's values and columns, a permutation (4 bytes each), and two arrays of row pointers;
     the columns are the graph's."""
     rng = np.random.default_rng(0)
     target, source = np.nonzero(rng.random((300, 200)) < 0.1)

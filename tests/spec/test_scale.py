@@ -166,7 +166,8 @@ projections:
     assert [line.removeprefix(f"{path}:") for line in found] == [
         f"{at(5, 'shape')}: populations.a.shape: 'shape' is of the {single}",
         f"{at(6, 'names')}: populations.b.names: 'names' is of 4 {single}",
-        f"{at(7, 'positions')}: populations.c.positions: 'positions' is of 4 {single}; allowed: positions: {{random: ..}}",
+        f"{at(7, 'positions')}: populations.c.positions: 'positions' is of 4 {single}; "
+        "allowed: positions: {random: ..}",
         f"{at(7, 'bias')}: populations.c.bias: 'bias' is of 4 {single}",
         f"{at(8, 'attributes')}: populations.d.attributes: 'attributes' is of 2,000,000,000 {single}",
         f"{at(12, 'connect')}: projections.x_a.connect: {file} 'a', {rest}",
