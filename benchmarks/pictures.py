@@ -22,7 +22,7 @@ SCALES = {"potjans_diesmann": 0.1}
 """Of circuits that are too large to be drawn in a moment at their full size."""
 FULL = 0.5
 """Density from which a projection is no wiring to look at."""
-WIDEST, COLOURS = 1600, 128
+WIDEST, COLOURS = 1600, 256
 """Pixels of a picture's width on a page, and its colours."""
 
 

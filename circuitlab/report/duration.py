@@ -39,15 +39,15 @@ ACYCLIC = 6
 """Iterations under control of a circuit whose free state takes one sweep."""
 START = 0.1
 """Tolerance of a free state that control starts from, `solve.free_tolerance`."""
-PASSES, PASSES_OF_MEMORY, EXACT_PASSES = 32.0, 4.0, 2.0
+PASSES, PASSES_OF_MEMORY, EXACT_PASSES = 24.0, 3.0, 2.0
 """Passes over a state, reading two arrays and writing one: of an iteration of Anderson acceleration, of mixing each
 state that it remembers, and of one exact sweep."""
 SOLVER_STATES, HELD_BYTES = 16, 2**27
 """States that the passes are timed among, and bytes that they take at most."""
 OPTIMIZER = 8.0
 """Passes over the parameters of an update by Adam."""
-CALL = 8e-5
-"""Seconds of an iteration's Python beside each product's own."""
+ITERATION, CALL = 3e-4, 1e-5
+"""Seconds of an iteration's Python, and more for each projection and population."""
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ def estimate(
     outer = sum(kernels[p.name].outer for p in (*among, *into) if p.plastic)
     units = sum(circuit.populations[name].size for name in inner)
     once = state_pass(units, batch, dtype)
-    tolerance, calls = default_tolerance(dtype), CALL * (len(among) + len(inner))
+    tolerance, calls = default_tolerance(dtype), ITERATION + CALL * (len(among) + len(inner))
     exact, rate = sweeps(found, tolerance)
     recurrent = exact > 1
 
