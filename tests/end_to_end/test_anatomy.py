@@ -18,6 +18,7 @@ SHORT = {
     "mushroom_body": (4, 300),
     "small_world_digits": (2, 300),
     "ei_balanced_digits": (4, 400),
+    "potjans_diesmann_digits": (2, 200),
 }
 
 
