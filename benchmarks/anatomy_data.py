@@ -142,7 +142,7 @@ def worm_task(sensory: list[str], motor: list[str]) -> dict[str, NDArray]:
     A sample has one stimulus (chance 0.6) or two at once. A stimulus of strength s, uniform in [0.4, 1], gives each of
     its neurons s; a neuron of two stimuli gets the larger. Every sensory neuron has normal noise of 0.25. The
     behaviour is that of the stronger stimulus. Its motor neurons are asked for the
-    potential 1, those it silences for -1, all others for 0.
+    potential 0.3, those it silences for -0.3, all others for 0.
 
     Returns:
         stimulus [sample, sensory], motor [sample, motor], behaviour
@@ -169,7 +169,7 @@ def worm_task(sensory: list[str], motor: list[str]) -> dict[str, NDArray]:
         behaviour[sample] = list(BEHAVIOURS).index(STIMULI[winner][0])
     return {
         "stimulus": x.astype(np.float16),
-        "motor": patterns[behaviour].astype(np.float16),
+        "motor": (0.3 * patterns[behaviour]).astype(np.float16),
         "behaviour": behaviour,
     }
 
