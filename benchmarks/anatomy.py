@@ -1,10 +1,10 @@
-"""Trains the circuits from anatomy on three seeds, by least control as their experiments say and by recurrent backprop, and
-prints the table of docs/topologies.md.
+"""Trains the circuits from anatomy on three seeds, by least control as their experiments say and by recurrent backprop,
+and prints the table of docs/topologies.md.
 
     python benchmarks/anatomy.py [--seeds 0 1 2] [--only NAME ...] [--rules RULE ...] [--threads 1]
 
-The worm's outputs are its motor neurons; there a sample counts as right when its motor pattern lies nearest to that of the
-behaviour asked for. Run files go to runs/anatomy/.
+The worm's outputs are its motor neurons; there a sample counts as right when its motor pattern lies nearest to that of
+the behaviour asked for. Run files go to runs/anatomy/.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def nearest(name: str, seed: int, rule: str) -> float:
-    """Share of test samples whose outputs, at the free equilibrium, are nearest to their own target among all targets."""
+    """Share of test samples whose free outputs are nearest to their own target among all targets."""
     from circuitlab.experiment.diagnose import load_weights
     from circuitlab.experiment.training import prepare
     from circuitlab.spec.experiment import load_experiment

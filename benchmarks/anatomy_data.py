@@ -36,19 +36,20 @@ STIMULI: dict[str, tuple[str, tuple[str, ...]]] = {
     "attractant": ("forward", ("AWAL", "AWAR", "AWCL", "AWCR", "ASEL", "ASER")),
     "carbon dioxide": ("turn", ("BAGL", "BAGR")),
 }
-"""Sensory neurons of each stimulus and the behaviour that follows. Touch to the body: Chalfie et al. 1985; to the nose:
-Kaplan and Horvitz 1993; to the head: Hart, Sims and Kaplan 1995; repellents: Hilliard, Bargmann and Bargmann 2002;
-attractants: Bargmann and Horvitz 1991, Bargmann, Hartwieg and Horvitz 1993; carbon dioxide: Hallem and Sternberg 2008."""
+"""Sensory neurons of each stimulus and the behaviour that follows. Touch to the body: Chalfie et al. 1985; to the
+nose: Kaplan and Horvitz 1993; to the head: Hart, Sims and Kaplan 1995; repellents: Hilliard, Bargmann and Bargmann
+2002; attractants: Bargmann and Horvitz 1991, Bargmann, Hartwieg and Horvitz 1993; carbon dioxide: Hallem and
+Sternberg 2008."""
 BEHAVIOURS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "forward": (("DB", "VB"), ("DA", "VA")),
     "backward": (("DA", "VA"), ("DB", "VB")),
     "head withdrawal": (("RMD",), ()),
     "turn": (("RIV", "SMDV"), ()),
 }
-"""Motor neurons, by the first letters of their names, that a behaviour excites and that it silences (Chalfie et al. 1985;
+"""Motor neurons, by the first letters of their names, that a behaviour excites and silences (Chalfie et al. 1985;
 Hart, Sims and Kaplan 1995; Gray, Hill and Bargmann 2005)."""
-TRAIN, TEST = 800, 400
-ODOURS, ODOUR_TRAIN, ODOUR_TEST = 10, 600, 300
+SAMPLES = 1200
+ODOURS, ODOUR_SAMPLES = 10, 900
 
 
 def main() -> None:
@@ -70,7 +71,7 @@ def main() -> None:
     table(out / "topologies" / "celegans" / "gap_junctions.csv", ("pre", "post", "weight"), junctions)
     names = {name: [neuron for neuron, _ in neurons] for name, neurons in classes.items()}
     touch = worm_task(names["sensory"], names["motor"])
-    np.savez_compressed(out / "experiments" / "data" / "celegans_touch.npz", **touch)
+    save(out / "experiments" / "data" / "celegans_touch.npz", touch)
     for side in ("left", "right"):
         neurons, synapses = mushroom_body(side)
         for name, cells in neurons.items():
@@ -79,7 +80,7 @@ def main() -> None:
         path = out / "topologies" / "mushroom_body" / f"{side}_synapses.csv"
         table(path, ("pre", "post", "weight"), synapses)
     odours = odour_task(len(mushroom_body("left")[0]["pn"]))
-    np.savez_compressed(out / "experiments" / "data" / "mushroom_body_odours.npz", **odours)
+    save(out / "experiments" / "data" / "mushroom_body_odours.npz", odours)
 
 
 def table(path: Path, columns: tuple[str, ...], rows: list[tuple]) -> None:
@@ -88,6 +89,11 @@ def table(path: Path, columns: tuple[str, ...], rows: list[tuple]) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(rows)
+
+
+def save(path: Path, arrays: dict[str, NDArray]) -> None:
+    """Write an npz file."""
+    np.savez_compressed(path, allow_pickle=False, **arrays)
 
 
 def worm_classes() -> dict[str, list[tuple[str, str]]]:
@@ -133,12 +139,13 @@ def worm_junctions(order: list[str]) -> list[tuple[str, str, int]]:
 def worm_task(sensory: list[str], motor: list[str]) -> dict[str, NDArray]:
     """Stimuli on sensory neurons and the motor pattern each asks for.
 
-    A sample has one stimulus (chance 0.6) or two at once. A stimulus of strength s, uniform in [0.4, 1], gives each of its
-    neurons s; a neuron of two stimuli gets the larger. Every sensory neuron has normal noise of 0.25. The behaviour is that of the
-    stronger stimulus. Its motor neurons are asked for the potential 1, those it silences for -1, all others for 0.
+    A sample has one stimulus (chance 0.6) or two at once. A stimulus of strength s, uniform in [0.4, 1], gives each of
+    its neurons s; a neuron of two stimuli gets the larger. Every sensory neuron has normal noise of 0.25. The
+    behaviour is that of the stronger stimulus. Its motor neurons are asked for the
+    potential 0.3, those it silences for -0.3, all others for 0.
 
     Returns:
-        train and test samples one after the other: stimulus [sample, sensory], motor [sample, motor], behaviour
+        stimulus [sample, sensory], motor [sample, motor], behaviour
         [sample]; `motor` has one of as many patterns as there are behaviours.
     """
     draw = np.random.default_rng(20260701)
@@ -147,7 +154,7 @@ def worm_task(sensory: list[str], motor: list[str]) -> dict[str, NDArray]:
     for row, (active, silent) in enumerate(BEHAVIOURS.values()):
         for column, cell in enumerate(motor):
             patterns[row, column] += cell.startswith(active) - float(bool(silent) and cell.startswith(silent))
-    count = TRAIN + TEST
+    count = SAMPLES
     x = draw.normal(0.0, 0.25, (count, len(sensory)))
     behaviour = np.zeros(count, dtype=np.int64)
     for sample in range(count):
@@ -162,7 +169,7 @@ def worm_task(sensory: list[str], motor: list[str]) -> dict[str, NDArray]:
         behaviour[sample] = list(BEHAVIOURS).index(STIMULI[winner][0])
     return {
         "stimulus": x.astype(np.float16),
-        "motor": patterns[behaviour].astype(np.float16),
+        "motor": (0.3 * patterns[behaviour]).astype(np.float16),
         "behaviour": behaviour,
     }
 
@@ -187,15 +194,16 @@ def mushroom_body(side: str) -> tuple[dict[str, list[str]], list[tuple[str, str,
 def odour_task(neurons: int) -> dict[str, NDArray]:
     """Synthetic odours on projection neurons, and which odour it was.
 
-    Each odour drives every projection neuron with a chance of 0.3, by a strength that is uniform in [0.3, 1]. A sample multiplies
-    its odour by a concentration, uniform in [0.5, 1], and adds normal noise of 0.25; rates below zero are zero.
+    Each odour drives every projection neuron with a chance of 0.3, by a strength that is uniform in [0.3, 1]. A sample
+    multiplies its odour by a concentration, uniform in [0.5, 1], and adds normal noise of 0.25; rates below
+    zero are zero.
 
     Returns:
-        train and test samples one after the other: odour [sample, neuron], label [sample].
+        odour [sample, neuron], label [sample].
     """
     draw = np.random.default_rng(20260702)
     odours = draw.uniform(0.3, 1.0, (ODOURS, neurons)) * (draw.random((ODOURS, neurons)) < 0.3)
-    count = ODOUR_TRAIN + ODOUR_TEST
+    count = ODOUR_SAMPLES
     label = np.arange(count) % ODOURS
     draw.shuffle(label)
     x = odours[label] * draw.uniform(0.5, 1.0, (count, 1)) + draw.normal(0.0, 0.25, (count, neurons))

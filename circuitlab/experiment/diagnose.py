@@ -80,8 +80,8 @@ def diagnose(
         if isinstance(manipulation, ClampSpec):
             raise CircuitError(
                 spec.located(
-                    f"manipulations.{name}: the theory's conditions are those of a circuit whose control arrives; diagnose "
-                    "takes no clamp"
+                    f"manipulations.{name}: the theory's conditions are those of a circuit whose control arrives; "
+                    "diagnose takes no clamp"
                 )
             )
     prepared = prepare(spec)

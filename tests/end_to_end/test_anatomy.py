@@ -12,12 +12,13 @@ from circuitlab.cli.main import main
 
 ROOT = Path(__file__).parents[2]
 SHORT = {
-    "cortical_column_digits": (2, 300),
-    "celegans": (3, 200),
-    "celegans_null": (3, 200),
+    "cortical_column_digits": (1, 200),
+    "celegans": (2, 600),
+    "celegans_null": (2, 600),
     "mushroom_body": (4, 300),
     "small_world_digits": (2, 300),
     "ei_balanced_digits": (4, 400),
+    "potjans_diesmann_digits": (1, 200),
 }
 
 
