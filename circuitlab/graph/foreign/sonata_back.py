@@ -188,7 +188,7 @@ class _Rows:
 
     source: NDArray[np.int64]
     target: NDArray[np.int64]
-    weight: NDArray[np.float64]
+    weight: NDArray[np.floating]
     count: NDArray[np.int64]
     attributes: Mapping[str, NDArray]
     inhibitory: NDArray[np.bool_]
