@@ -12,13 +12,13 @@ from circuitlab.cli.main import main
 
 ROOT = Path(__file__).parents[2]
 SHORT = {
-    "cortical_column_digits": (1, 200),
+    "cortical_column_digits": (2, 900),
     "celegans": (2, 600),
-    "celegans_null": (2, 600),
+    "celegans_null": (4, 600),
     "mushroom_body": (4, 300),
     "small_world_digits": (2, 300),
     "ei_balanced_digits": (4, 400),
-    "potjans_diesmann_digits": (1, 200),
+    "potjans_diesmann_digits": (2, 300),
 }
 
 
