@@ -249,7 +249,7 @@ def _seconds(seconds: float) -> str:
     units = (("ms", 1e-3, 1.0), ("s", 1.0, 120.0), ("min", 60.0, 7200.0), ("h", 3600.0, float("inf")))
     unit, size, _ = next(entry for entry in units if seconds < entry[2])
     value = seconds / size
-    return f"{value:.2g} {unit}" if value < 10 else f"{value:,.0f} {unit}"
+    return f"{value:.2g} {unit}" if value < 9.5 else f"{value:,.0f} {unit}"
 
 
 def _shape(shape: list[int] | None) -> str | None:
