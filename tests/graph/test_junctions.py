@@ -13,7 +13,7 @@ from circuitlab.errors import CircuitError, SpecError
 from circuitlab.graph.build import build
 from circuitlab.graph.circuit import Circuit, Noise
 from circuitlab.graph.junctions import conductances
-from circuitlab.report.summary import spectral_radius
+from circuitlab.report.spectrum import spectral_radius
 from circuitlab.spec.advice import warnings
 from circuitlab.spec.circuit import load_circuit
 from circuitlab.spec.experiment import load_experiment

@@ -356,9 +356,13 @@ def test_leaving_the_block_says_how_it_ended(
 
 def test_ctrl_c_waits_for_the_write() -> None:
     done = False
-    with pytest.raises(KeyboardInterrupt), uninterrupted():
-        signal.raise_signal(signal.SIGINT)
-        done = True
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        with pytest.raises(KeyboardInterrupt), uninterrupted():
+            signal.raise_signal(signal.SIGINT)
+            done = True
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert done
 
 
