@@ -24,7 +24,7 @@ def equilibrium(
     inputs: Annotated[
         Path,
         typer.Option(
-            "--input", metavar="X.npy", help="Inputs, [sample, unit], or an npz with one array per input."
+            "--input", metavar="X.npy", help="Inputs, sample by unit, or an npz with one array per input."
         ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="EQ.h5", help="Where to write.")],
@@ -33,7 +33,7 @@ def equilibrium(
         typer.Option(
             "--target",
             metavar="Y.npy",
-            help="Targets: labels [sample], or [sample, output unit]. Without them only the free equilibrium is found.",
+            help="Targets: a label a sample, or sample by output unit. Without, the free equilibrium alone is found.",
         ),
     ] = None,
     control: Annotated[

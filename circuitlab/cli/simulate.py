@@ -27,7 +27,7 @@ def simulate(
         typer.Option(
             "--input",
             metavar="X.npy",
-            help="Inputs, [sample, unit], or [time, sample, unit] with --input-dt; an npz has one array per input.",
+            help="Inputs, sample by unit, or time by sample by unit with --input-dt; an npz has one array per input.",
         ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="SIM.h5", help="Where to write.")],
@@ -36,7 +36,7 @@ def simulate(
         typer.Option(
             "--target",
             metavar="Y.npy",
-            help="Targets: labels [sample], or [sample, output unit]. Without them the circuit is free.",
+            help="Targets: a label for each sample, or sample by output unit. Without them the circuit is free.",
         ),
     ] = None,
     duration: Annotated[
@@ -61,7 +61,7 @@ def simulate(
             "--initial",
             metavar="STATE",
             help="Potentials at the start: silence (zero), free (the free equilibrium of the first input), or an npz "
-            "with one array [sample, unit] for each population.",
+            "with one array, sample by unit, for each population.",
         ),
     ] = "silence",
     control: Annotated[

@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
 import circuitlab
-from circuitlab.cli.main import main
+from circuitlab.cli.main import app, main
 from circuitlab.errors import NotConvergedError
 
 
@@ -18,7 +19,17 @@ def test_version_and_help_are_done(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"circuitlab {circuitlab.__version__}\n"
     assert main(["--help"]) == 0
     shown = capsys.readouterr().out
-    for command in ("validate", "schema", "show", "inspect", "diagnose", "bench"):
+    for command in (
+        "validate",
+        "schema",
+        "show",
+        "simulate",
+        "import",
+        "export",
+        "inspect",
+        "diagnose",
+        "bench",
+    ):
         assert command in shown
 
 
@@ -89,3 +100,19 @@ def test_the_program_returns_the_code_to_the_shell(repository: Path) -> None:
     command = [sys.executable, "-c", "from circuitlab.cli.main import entry; entry()", "validate", "no.yaml"]
     done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "no.yaml: no such file\n")
+
+
+def test_no_help_loses_what_stands_in_brackets() -> None:
+    """Square brackets are markup in the help of options, and what they hold would not be shown."""
+    group = typer.main.get_command(app)
+    assert isinstance(group, typer.core.TyperGroup)
+    commands = {**group.commands}
+    for name, command in list(commands.items()):
+        commands |= {f"{name} {inner}": one for inner, one in getattr(command, "commands", {}).items()}
+    said = {
+        f"{name} {parameter.name}": getattr(parameter, "help", None) or ""
+        for name, command in commands.items()
+        for parameter in command.params
+    }
+    assert len(said) > 50
+    assert [place for place, text in said.items() if "[" in text.replace("\\[", "")] == []
