@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
+from ruamel.yaml import YAML
 
 from circuitlab.cli.main import main
 from circuitlab.errors import SpecError
@@ -74,7 +75,9 @@ def test_one_is_the_file_itself() -> None:
 
 def test_the_resolved_file_is_the_scaled_circuit() -> None:
     spec = scaled(0.3)
-    written = yaml.safe_dump(spec.resolved(), sort_keys=False)
+    stream = io.StringIO()
+    YAML().dump(spec.resolved(), stream)
+    written = stream.getvalue()
     assert "\nscale:" not in written
     again = load_circuit("again.yaml", text=written)
     assert build(again).equals(build(spec))
