@@ -25,6 +25,7 @@ EXPERIMENTS = (
     "mushroom_body",
     "small_world_digits",
     "ei_balanced_digits",
+    "potjans_diesmann_digits",
 )
 RULES = ("least_control", "recurrent_backprop")
 PLAIN = ("control=dynamic_inversion", "learn.presynaptic=controlled", "learn.weighting=equal")
