@@ -1,7 +1,7 @@
 # circuitlab: every target makes the virtual environment it needs.
 #   make demo       train the recurrent circuit on digits, by least control and by recurrent backprop, and draw both
 #   make test       import floors, style, and every test that is not marked slow
-#   make oracles    Brian2, in an environment of its own, which some tests compare simulations with
+#   make oracles    Brian2 and NEST, in an environment of their own, which some tests compare with
 #   make test-slow  the whole training runs
 #   make lint       import floors, style, types
 
@@ -24,7 +24,7 @@ demo: $(VENV)/run.stamp
 	$(BIN)/circuitlab run experiments/recurrent_digits.yaml --set learn.rule=recurrent_backprop -o demo/recurrent_digits_backprop.h5 --overwrite
 	$(BIN)/circuitlab inspect demo/recurrent_digits.h5 --compare demo/recurrent_digits_backprop.h5 --plot demo/recurrent_digits.png
 
-# Where Brian2 does not install, its tests are left out: scipy's integrator is beside the same simulations.
+# Where they do not install, their tests are left out: scipy's integrator and theory are beside the same numbers.
 test: $(VENV)/test.stamp
 	-@$(MAKE) --no-print-directory oracles
 	$(BIN)/lint-imports
@@ -67,6 +67,7 @@ $(VENV)/run.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(ORACLES)/stamp: | $(VENV)/bin/python
 	$(BIN)/python -m venv $(ORACLES)
 	$(ORACLES)/bin/python -m pip install --quiet --disable-pip-version-check --only-binary :all: "brian2>=2.8" "numpy<2.4" setuptools
+	-$(ORACLES)/bin/python -m pip install --quiet --disable-pip-version-check --only-binary :all: "nest-simulator>=3.10" "numpy<2.4"
 	$(ORACLES)/bin/python -c "import brian2"
 	touch $@
 

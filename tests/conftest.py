@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from pathlib import Path
 
 import pytest
 
 from circuitlab import native
-from tests.oracles.brian2_where import brian2_python
+from tests.oracles.simulators import python_with
 
 os.environ.setdefault("MPLBACKEND", "agg")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-NEST = importlib.util.find_spec("nest") is not None
+SIMULATORS = {"brian2": "Brian2", "nest": "NEST"}
 
 
 @pytest.fixture(scope="session")
@@ -23,11 +22,13 @@ def repository() -> Path:
 
 
 def pytest_report_header() -> list[str]:
-    """Whether the compiled loops, and rules beside NEST, are tested here, and which Python runs Brian2."""
+    """Whether the compiled loops are tested here, and which Python runs other simulators."""
     return [
         f"compiled loops: {native.about() if native.available() else 'not tested here: ' + native.reason()}",
-        f"Brian2: {brian2_python() or 'not tested here: no Python has it (make oracles)'}",
-        f"NEST: {'installed' if NEST else 'not tested here: it is not installed (extra nest)'}",
+        *(
+            f"{name}: {python_with(module) or 'not tested here: no Python has it (make oracles)'}"
+            for module, name in SIMULATORS.items()
+        ),
     ]
 
 
@@ -36,10 +37,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     tested by all the others), and those beside Brian2 and NEST where they are not installed (scipy's integrator and
     theory stand beside the same); the header says why."""
     absent = [] if native.available() else ["compiled"]
-    if any(item.get_closest_marker("brian2") for item in items) and brian2_python() is None:
-        absent.append("brian2")
-    if not NEST:
-        absent.append("nest")
+    for module in SIMULATORS:
+        if any(item.get_closest_marker(module) for item in items) and python_with(module) is None:
+            absent.append(module)
     left_out = [item for item in items if any(item.get_closest_marker(name) for name in absent)]
     if not left_out:
         return

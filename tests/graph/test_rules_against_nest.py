@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from circuitlab.errors import CircuitError
 from circuitlab.graph.circuit import Population
 from circuitlab.graph.rules import draw
 from circuitlab.graph.streams import stream
+from tests.oracles.simulators import python_with
 
 pytestmark = pytest.mark.nest
 
@@ -117,8 +117,10 @@ def theirs(tmp_path_factory: pytest.TempPathFactory) -> Any:
         }
     )
     out = tmp_path_factory.mktemp("nest") / "draws.npz"
+    python = python_with("nest")
+    assert python is not None
     done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("nest_draws.py")), str(out)],
+        [python, str(Path(__file__).with_name("nest_draws.py")), str(out)],
         input=json.dumps(cases),
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from tests.oracles import brian2_network
-from tests.oracles.brian2_where import brian2_python
+from tests.oracles.simulators import python_with
 from tests.simulation.conftest import simulator, trace
 from tests.simulation.test_against_scipy import large
 
@@ -45,7 +45,7 @@ def brian2(network: tuple, folder: Path, method: str, steps: list[float]) -> lis
         dt=np.array(steps),
         method=method,
     )
-    python = brian2_python()
+    python = python_with("brian2")
     assert python is not None
     program = str(Path(brian2_network.__file__))
     done = subprocess.run(
