@@ -82,7 +82,7 @@ def nearest(name: str, seed: int, rule: str) -> float:
 
     prepared = prepare(load_experiment(ROOT / "experiments" / f"{name}.yaml", [f"seed={seed}"]))
     path = ROOT / "runs" / "anatomy" / f"{name}-{rule}-{seed}.h5"
-    load_weights(prepared.assembled, prepared.trainer, path, None)
+    load_weights(prepared.assembled, prepared.trainer.task.pathway, path, None)
     task, split = prepared.trainer.testing, prepared.splits["test"]
     batch = split.batch(np.arange(len(split)))
     y = task.outputs(task.free(task.system.drive(batch.x)).fields.phi).t().numpy()

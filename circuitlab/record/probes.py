@@ -83,17 +83,7 @@ class Probe:
         """Writes what holds for all frames; once per writer, also after a resumption."""
         group = f"activity/{link_name(self.name)}"
         writer.attributes(group, every=self.spec.every.text, of=self.spec.of)
-        writer.put(
-            f"{group}/unit_ids",
-            self.unit_ids,
-            units="dimensionless",
-            description=f"[unit] index of the recorded neuron in population {self.spec.population}",
-        )
-        if self.unit_names is not None:
-            names = np.array(self.unit_names, dtype=object)
-            writer.put(
-                f"{group}/unit_names", names, units="none", description="[unit] name of the recorded neuron"
-            )
+        write_units(writer, group, self.spec.population, self.unit_ids, self.unit_names)
 
     def record(self, writer: RunWriter, step: int, fields: Fields, sample_ids: np.ndarray) -> None:
         """Adds one frame; a smaller minibatch is filled up with NaN and sample number -1.
@@ -235,4 +225,25 @@ def require_space(path: str | Path, size: int) -> None:
         raise RunFileError(
             f"{path}: recording needs about {2 * size / 1e9:.3g} GB while it is written, {folder} has "
             f"{free / 1e9:.3g} GB free; record fewer neurons or samples, or less often"
+        )
+
+
+def write_units(
+    writer: RunWriter, group: str, population: str, unit_ids: np.ndarray, unit_names: tuple[str, ...] | None
+) -> None:
+    """Writes which neurons a group of /activity records.
+
+    Args:
+        unit_ids: index of each in its population, shape [unit]. unit_names: their names, or None.
+    """
+    writer.put(
+        f"{group}/unit_ids",
+        unit_ids,
+        units="dimensionless",
+        description=f"[unit] index of the recorded neuron in population {population}",
+    )
+    if unit_names is not None:
+        names = np.array(unit_names, dtype=object)
+        writer.put(
+            f"{group}/unit_names", names, units="none", description="[unit] name of the recorded neuron"
         )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from circuitlab.errors import CircuitError
-from circuitlab.record.probes import SYMBOLS, WORDS, select
+from circuitlab.record.probes import SYMBOLS, WORDS, select, write_units
 from circuitlab.record.storage import link_name
 from circuitlab.spec.probes import SLICE, ProbeSpec
 
@@ -47,17 +47,7 @@ class Trace:
         """
         group = f"activity/{link_name(self.name)}"
         writer.attributes(group, every=every, of="input")
-        writer.put(
-            f"{group}/unit_ids",
-            self.unit_ids,
-            units="dimensionless",
-            description=f"[unit] index of the recorded neuron in population {self.population}",
-        )
-        if self.unit_names is not None:
-            names = np.array(self.unit_names, dtype=object)
-            writer.put(
-                f"{group}/unit_names", names, units="none", description="[unit] name of the recorded neuron"
-            )
+        write_units(writer, group, self.population, self.unit_ids, self.unit_names)
         writer.put(
             f"{group}/sample_ids",
             np.arange(samples),

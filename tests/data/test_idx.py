@@ -15,6 +15,11 @@ from circuitlab.errors import DataError
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 3, 2), dtype=np.uint8)
 
 
+def zipped(data: bytes) -> bytes:
+    """Compressed, without the time of day in it: the parameters of a test are the same in every process."""
+    return gzip.compress(data, mtime=0)
+
+
 def packed(array: np.ndarray, kind: int = 8) -> bytes:
     header = struct.pack(f">BBBB{array.ndim}I", 0, 0, kind, array.ndim, *array.shape)
     return header + array.tobytes()
@@ -22,7 +27,7 @@ def packed(array: np.ndarray, kind: int = 8) -> bytes:
 
 def test_reads_what_was_written(tmp_path: Path) -> None:
     path = tmp_path / "x.gz"
-    path.write_bytes(gzip.compress(packed(IMAGES)))
+    path.write_bytes(zipped(packed(IMAGES)))
     np.testing.assert_array_equal(idx.read_idx(path, (5, 3, 2)), IMAGES)
 
 
@@ -30,17 +35,17 @@ def test_reads_what_was_written(tmp_path: Path) -> None:
     ("content", "message"),
     [
         (
-            gzip.compress(packed(IMAGES, kind=13)),
+            zipped(packed(IMAGES, kind=13)),
             "is no idx file of bytes with 3 axes: it begins with 00 00 0d 03",
         ),
-        (gzip.compress(packed(IMAGES[0])), "is no idx file of bytes with 3 axes: it begins with 00 00 08 02"),
-        (gzip.compress(packed(IMAGES[:4])), "holds an array of shape [4, 3, 2]; expected [5, 3, 2]"),
-        (gzip.compress(packed(IMAGES)[:-1]), "holds 45 bytes; 46 expected"),
-        (gzip.compress(packed(IMAGES) + b"x"), "holds more bytes; 46 expected"),
-        (gzip.compress(b""), "is no idx file of bytes with 3 axes: it begins with "),
+        (zipped(packed(IMAGES[0])), "is no idx file of bytes with 3 axes: it begins with 00 00 08 02"),
+        (zipped(packed(IMAGES[:4])), "holds an array of shape [4, 3, 2]; expected [5, 3, 2]"),
+        (zipped(packed(IMAGES)[:-1]), "holds 45 bytes; 46 expected"),
+        (zipped(packed(IMAGES) + b"x"), "holds more bytes; 46 expected"),
+        (zipped(b""), "is no idx file of bytes with 3 axes: it begins with "),
         (packed(IMAGES), "is damaged or truncated, or no gzip file: Not a gzipped file (b'\\x00\\x00')"),
         (
-            gzip.compress(packed(IMAGES))[:-9],
+            zipped(packed(IMAGES))[:-9],
             "is damaged or truncated, or no gzip file: Compressed file ended before "
             "the end-of-stream marker was reached",
         ),
@@ -56,7 +61,7 @@ def test_damaged_files(tmp_path: Path, content: bytes, message: str) -> None:
 
 def test_wrong_checksum(tmp_path: Path) -> None:
     path = tmp_path / "x.gz"
-    content = bytearray(gzip.compress(packed(IMAGES)))
+    content = bytearray(zipped(packed(IMAGES)))
     content[-5] ^= 1
     path.write_bytes(content)
     with pytest.raises(DataError, match="is damaged or truncated, or no gzip file: CRC check failed"):
@@ -69,11 +74,9 @@ def test_label_beyond_nine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     folder = tmp_path / "mnist"
     folder.mkdir()
     for part in ("train", "t10k"):
-        (folder / f"{part}-images-idx3-ubyte.gz").write_bytes(
-            gzip.compress(packed(np.zeros((3, 28, 28), np.uint8)))
-        )
+        (folder / f"{part}-images-idx3-ubyte.gz").write_bytes(zipped(packed(np.zeros((3, 28, 28), np.uint8))))
         labels = np.array([9, 10, 0] if part == "t10k" else [0, 1, 2], np.uint8)
-        (folder / f"{part}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(packed(labels)))
+        (folder / f"{part}-labels-idx1-ubyte.gz").write_bytes(zipped(packed(labels)))
     with pytest.raises(
         DataError, match=r"t10k-labels-idx1-ubyte\.gz: sample 1 has the label 10; labels are 0 to 9$"
     ):
