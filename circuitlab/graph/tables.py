@@ -24,16 +24,14 @@ TYPED = re.compile(r"(.+):(str|bool|u?int(?:8|16|32|64)|float(?:32|64))")
 """A column's name that says its type, `id:str`, where the values alone would say another."""
 
 _DAMAGE = (
-    *(
-        ValueError,
-        EOFError,
-        KeyError,
-        NotImplementedError,
-        SyntaxError,
-        TypeError,
-        OverflowError,
-        MemoryError,
-    ),
+    ValueError,
+    EOFError,
+    KeyError,
+    NotImplementedError,
+    SyntaxError,
+    TypeError,
+    OverflowError,
+    MemoryError,
 )
 """What numpy raises on broken bytes."""
 

@@ -112,8 +112,7 @@ def test_show_predicts_the_peak_within_a_fifth(
 @pytest.mark.parametrize("rule", ["least_control", "recurrent_backprop"])
 def test_iterations_take_no_memory(rule: str, tmp_path: Path) -> None:
     """A tolerance below what rounding allows keeps the solver busy to its limit; a state kept for each would be 460 MB,
-    ten times the step. The step is large beside
-    the megabyte by which two processes' allocators differ."""
+    ten times the step. The step is large beside the megabyte by which two processes' allocators differ."""
     path = written(tmp_path, recurrent(1_000, "{rule: pairwise_bernoulli, p: 0.005}"))
     options = ("solve.method=anderson", "solve.tolerance=2.1e-7", "solve.on_unconverged=keep")
     few, many = (
