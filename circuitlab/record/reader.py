@@ -10,13 +10,15 @@ from typing import Any, NoReturn
 import h5py
 import numpy as np
 
-from circuitlab.errors import RunFileError, suggestion
+from circuitlab.errors import CircuitlabError, RunFileError, suggestion
 from circuitlab.record import checkpoint as checkpoints
 from circuitlab.record.lock import is_held
 
 FORMAT = "circuitlab-run"
 FORMAT_VERSION = 1
 STATUSES = ("running", "complete", "interrupted", "failed")
+LARGEST_SPEC = 100_000
+"""Values in a circuit or experiment file at most."""
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 _DAMAGE = (
@@ -77,6 +79,25 @@ class Run:
     def experiment_yaml(self) -> str:
         """The experiment file with every default written out."""
         return str(self.read("spec/experiment"))
+
+    def specification(self, name: str = "circuit") -> dict[str, Any]:
+        """The circuit or the experiment file as plain data, with every default.
+
+        Raises:
+            RunFileError: its text is damaged.
+        """
+        from circuitlab.spec.source import read
+
+        text, where = str(self.read(f"spec/{name}")), f"{self.path}: /spec/{name}"
+        if sum(map(text.count, "\n,[{")) > LARGEST_SPEC:
+            raise RunFileError(f"{where}: is damaged: it holds more than {LARGEST_SPEC} values")
+        try:
+            data = read(where, text).data
+        except CircuitlabError as error:
+            raise RunFileError(f"{str(error).splitlines()[0]}") from error
+        if not isinstance(data, dict):
+            raise RunFileError(f"{where}: is damaged: it is no mapping")
+        return data
 
     def tables(self) -> list[Table]:
         """Every dataset, without those that only `--resume` needs."""
