@@ -41,6 +41,19 @@ def console() -> Console:
     return terminal if terminal.is_terminal else Console(highlight=False, width=PIPED_WIDTH)
 
 
+def sound(*files: str | Path | None) -> None:
+    """Refuse a run file that is damaged or none before anything large is loaded; None is no file.
+
+    Raises:
+        RunFileError: one line.
+    """
+    from circuitlab.record.reader import open_run
+
+    for file in files:
+        if file is not None:
+            open_run(file).close()
+
+
 def say(text: str) -> None:
     """Print a line as it is: no wrapping, no markup."""
     typer.echo(text)
