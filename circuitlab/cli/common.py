@@ -41,17 +41,21 @@ def console() -> Console:
     return terminal if terminal.is_terminal else Console(highlight=False, width=PIPED_WIDTH)
 
 
-def sound(*files: str | Path | None) -> None:
+def sound(file: Path | None, *, state: bool = False) -> None:
     """Refuse a run file that is damaged or none before anything large is loaded; None is no file.
+
+    Args:
+        state: whether its checkpoint is wanted.
 
     Raises:
         RunFileError: one line.
     """
     from circuitlab.record.reader import open_run
 
-    for file in files:
-        if file is not None:
-            open_run(file).close()
+    if file is not None:
+        with open_run(file) as run:
+            if state:
+                run.checkpoint()
 
 
 def say(text: str) -> None:

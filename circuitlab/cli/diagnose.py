@@ -50,7 +50,7 @@ def diagnose(
 
     In float64 unless --set dtype=... says otherwise. docs/theory.md says how to read the table.
     """
-    sound(weights)
+    sound(weights, state=snapshot is None)
     from circuitlab.experiment.diagnose import diagnose as measure
     from circuitlab.experiment.diagnose import write
     from circuitlab.record.place import refuse_existing

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 

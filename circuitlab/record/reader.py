@@ -227,7 +227,10 @@ class Run:
     def checkpoint(self) -> dict[str, Any]:
         """The training state to resume from, empty when none was kept."""
         try:
-            return checkpoints.read(self.file)[0]
+            state = checkpoints.read(self.file)[0]
+            if not isinstance(state, dict):
+                raise ValueError("no state")
+            return state
         except (*DAMAGE, RecursionError) as error:
             raise RunFileError(f"{self.path}: its checkpoint is damaged; start the run anew") from error
 

@@ -367,7 +367,7 @@ def structure_edits() -> Iterator[tuple[str, Edit]]:
     yield "ids in a table", lambda f: _replace(f, f"{edge}/source_node_id", np.zeros((3, 3), "i8"))
     yield (
         "ids in disorder",
-        lambda f: _replace(f, f"{edge}/target_node_id", f[f"{edge}/target_node_id"][::-1].copy()),
+        lambda f: _replace(f, f"{edge}/target_node_id", f[f"{edge}/target_node_id"][:][::-1]),
     )
     yield "weights are nan", lambda f: f[f"{edge}/0/syn_weight"].__setitem__(0, np.nan)
     yield "weights are text", lambda f: _replace(f, f"{edge}/0/syn_weight", "heavy")

@@ -164,8 +164,7 @@ def test_hostile_specifications_circuits_and_states(folder: Path, tmp_path: Path
         jobs.append(["diagnose", str(folder / "exp.yaml"), "--weights", str(path)])
         if number < 4:
             jobs.append(["run", str(folder / "exp.yaml"), "--resume", "-o", str(path), "--quiet"])
-    found = tried(folder, jobs, everything=True)
-    refused(jobs, [[code, said, 0, seconds, most] for code, said, _, seconds, most in found])
+    refused(jobs, tried(folder, jobs, everything=True))
     jobs = []
     for number, (_, edit) in enumerate(damage.spec_edits()):
         path = damage.edited(sound, tmp_path / f"spec{number}.h5", edit)
