@@ -68,7 +68,7 @@ def run(
         raise typer.BadParameter("give an EXPERIMENT, or --from RUN.h5")
     for given in (from_, output if resume else None):
         if given is not None and (given == from_ or given.exists()):
-            sound(given)
+            sound(given, state=given != from_)
     from circuitlab.learn.parallel import joined
     from circuitlab.spec.experiment import load_experiment
 
