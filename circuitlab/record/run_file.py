@@ -20,6 +20,7 @@ import numpy as np
 
 from circuitlab.errors import RunFileError
 from circuitlab.record import checkpoint as checkpoints
+from circuitlab.record.integrity import seal, unseal
 from circuitlab.record.lock import Lock
 from circuitlab.record.place import make_folders, refuse_existing
 from circuitlab.record.provenance import provenance
@@ -170,6 +171,7 @@ class RunWriter:
             writer._working.unlink(missing_ok=True)
             with writer._write():
                 repair(real)
+                unseal(real)
             with open_run(path) as run:
                 _, lengths = checkpoints.read(run.file)
                 writer._states = checkpoints.has_places(run.file)
@@ -486,6 +488,8 @@ class RunWriter:
         self._status = status
         try:
             self._publish(last=True)
+            with suppress(OSError):  # a file without a seal is whole, too
+                seal(self.path)
         finally:
             self.close()
 
