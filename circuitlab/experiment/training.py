@@ -315,7 +315,7 @@ def _open(
         restored = _checkpoint_of(path, spec)
         require_space(path, prepared.size.total, Path(path).stat().st_size)
         return restored, RunWriter.resume(path)
-    require_space(path, prepared.size.total)
+    require_space(path, prepared.size.total + prepared.size.early)
     return {}, begin_file(prepared.assembled, path, command=command, overwrite=overwrite)
 
 
