@@ -86,9 +86,9 @@ def memory(bytes_: float) -> str:
     return f"{bytes_:.3g} GB"
 
 
-def print_json(value: Any) -> None:
-    """Print strict JSON: a number that is not finite becomes null."""
-    typer.echo(json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False))
+def print_json(value: Any, *, line: bool = False) -> None:
+    """Print strict JSON, in one line where asked: a number that is not finite becomes null."""
+    typer.echo(json.dumps(_plain(value), indent=None if line else 2, ensure_ascii=False, allow_nan=False))
 
 
 def _plain(value: Any) -> Any:

@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from circuitlab.experiment.assemble import (
     solver_reason,
     target_array,
     tensor,
+    told_of_failure,
     yaml_text,
 )
 from circuitlab.experiment.control import feedback_rule, interneuron_rule
@@ -251,6 +253,14 @@ def train(
                 solver_reason=prepared.solver_reason,
                 data=prepared.dataset.name,
                 processes=group.size,
+                epochs=trainer.schedule.epochs,
+                steps_per_epoch=len(trainer.schedule.order(1)),
+                samples=len(prepared.splits["train"]),
+            )
+            writer.attributes(
+                "/",
+                session_began=datetime.now(UTC).isoformat(timespec="milliseconds"),
+                session_began_at_step=trainer.at.step,
             )
             recording = Recording(
                 writer,
@@ -262,7 +272,8 @@ def train(
             )
             trainer.observers = (recording, *observers)
         try:
-            trainer.run()
+            with told_of_failure(writer):
+                trainer.run()
         except Stopped:
             if writer is not None:
                 writer.checkpoint(trainer.state())
@@ -301,8 +312,11 @@ def _open(
     """The state to go on from (empty for a new run), and the run file."""
     spec, trainer = prepared.assembled.spec, prepared.trainer
     if resume and Path(path).exists():
-        restored = _checkpoint_of(path, spec)
-        return restored, RunWriter.resume(path)
+        restored, failed = _checkpoint_of(path, spec)
+        writer = RunWriter.resume(path)
+        if failed:
+            writer.attributes("/", failure="")
+        return restored, writer
     size = estimate_bytes(
         prepared.probes,
         steps=spec.learn.epochs * len(trainer.schedule.order(1)),
@@ -318,7 +332,8 @@ def _texts(spec: ExperimentSpec) -> dict[str, str]:
     return {"circuit": yaml_text(spec.circuit.resolved()), "experiment": yaml_text(spec.resolved()), **code}
 
 
-def _checkpoint_of(path: str | Path, spec: ExperimentSpec) -> dict[str, Any]:
+def _checkpoint_of(path: str | Path, spec: ExperimentSpec) -> tuple[dict[str, Any], bool]:
+    """The state to go on from, and whether the run has failed before."""
     with open_run(path) as run:
         for name, text in _texts(spec).items():
             if run.read(f"spec/{name}") != text:
@@ -326,4 +341,4 @@ def _checkpoint_of(path: str | Path, spec: ExperimentSpec) -> dict[str, Any]:
                     f"{path}: was made by another {name} (a key or an override differs); resume with the same files "
                     "and --set options, or give another -o"
                 )
-        return run.checkpoint()
+        return run.checkpoint(), bool(run.attributes.get("failure"))
