@@ -12,6 +12,7 @@ _LAZY = {
     "load": ("circuitlab.record.circuits", "load"),
     "export": ("circuitlab.graph.foreign.formats", "write_format"),
     "rewired": ("circuitlab.graph.nulls", "rewired"),
+    "run": ("circuitlab.experiment.run", "run"),
     "simulate": ("circuitlab.experiment.simulate", "simulate"),
 }
 """What `import circuitlab` offers besides its packages, loaded when it is first asked for."""

@@ -22,6 +22,7 @@ AllowOutside = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables, for other programs.")]
 CircuitFile = Annotated[Path, typer.Argument(metavar="CIRCUIT", help="The circuit's YAML file.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 Scale = Annotated[
     float | None,
     typer.Option(

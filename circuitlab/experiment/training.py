@@ -29,6 +29,7 @@ from circuitlab.experiment.control import feedback_rule, interneuron_rule
 from circuitlab.experiment.fingerprints import fingerprints
 from circuitlab.experiment.recording import Recording
 from circuitlab.experiment.settled import bounds, schedules
+from circuitlab.experiment.tensorboard import TensorBoard, check
 from circuitlab.experiment.users_loss import loss_code
 from circuitlab.graph.circuit import Circuit
 from circuitlab.graph.streams import stream
@@ -224,10 +225,12 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     observers: Sequence[Observer] = (),
+    tensorboard: str | Path | None = None,
 ) -> Trainer:
     """Run a prepared experiment into a run file.
 
     Args:
+        tensorboard: a folder for TensorBoard's logs of the run; none are written unless given.
         command: the command line, for the file's provenance.
         resume: go on from the file's last checkpoint; a file that is not there is begun.
         overwrite: replace a file that is there.
@@ -243,6 +246,9 @@ def train(
     )
     restored: dict[str, Any] = {}
     writer: RunWriter | None = None
+    log: TensorBoard | None = None
+    if tensorboard is not None and group.leads:
+        check(Path(tensorboard), resume=resume, overwrite=overwrite)
     if group.leads:
         restored, writer = _open(prepared, path, command=command, resume=resume, overwrite=overwrite)
     with writer or nullcontext():
@@ -266,15 +272,24 @@ def train(
                 session_began=datetime.now(UTC).isoformat(timespec="milliseconds"),
                 session_began_at_step=trainer.at.step,
             )
+            if tensorboard is not None:
+                log = TensorBoard(
+                    Path(tensorboard),
+                    texts,
+                    spec.resolved(),
+                    step=trainer.at.step,
+                    resumed=bool(restored),
+                    snapshots_every=spec.learn.snapshots_every,
+                )
             recording = Recording(
-                writer,
+                writer if log is None else log.mirrored(writer, trainer),
                 trainer.task,
                 prepared.splits,
                 prepared.labels,
                 prepared.probes,
                 spec.learn.snapshots_every,
             )
-            trainer.observers = (recording, *observers)
+            trainer.observers = (recording, *([] if log is None else [log]), *observers)
         try:
             with told_of_failure(writer):
                 trainer.run()
@@ -282,6 +297,9 @@ def train(
             if writer is not None:
                 writer.checkpoint(trainer.state())
             raise
+        finally:
+            if log is not None:
+                log.close()
         if writer is not None:
             writer.checkpoint(trainer.state())
     return trainer
