@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 _LAZY = {
     "module": ("circuitlab.dynamics.module", "ModuleSystem"),
     "load": ("circuitlab.record.circuits", "load"),
-    "export": ("circuitlab.graph.foreign.formats", "write_format"),
+    "export": ("circuitlab.record.exports", "export"),
     "rewired": ("circuitlab.graph.nulls", "rewired"),
     "simulate": ("circuitlab.experiment.simulate", "simulate"),
 }

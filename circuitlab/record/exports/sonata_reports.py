@@ -17,6 +17,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from circuitlab.errors import FormatError
 from circuitlab.graph.circuit import Circuit
 from circuitlab.graph.foreign.sonata_out import edge_places, node_places
 from circuitlab.graph.foreign.sonata_write import MAGIC, VERSION
@@ -79,11 +80,13 @@ def write_reports(
     Returns:
         What was left out, one line each.
     """
-    place = folder / REPORTS
-    place.mkdir()
     plan = _Plan(circuit)
     left_out = [line for each in found if (line := plan.add(each)) is not None]
     plan.add_compartments(found)
+    if not plan.reports and not network:
+        raise FormatError("; ".join(left_out) or "nothing recorded is left for SONATA reports")
+    place = folder / REPORTS
+    place.mkdir()
     for report in plan.reports:
         _write(place / f"{report.name}.h5", report)
         if report.table is not None:
@@ -132,7 +135,16 @@ class _Plan:
         columns = np.repeat(nodes, len(outputs)), np.tile(outputs, len(nodes))
         assert recording.population is not None
         cells = self._cells(recording.name, recording.population, recording.ids["unit"])
-        self._put([recording], recording.name, recording.population, cells, columns, meaning, "compartment", sections)
+        self._put(
+            [recording],
+            recording.name,
+            recording.population,
+            cells,
+            columns,
+            meaning,
+            "compartment",
+            sections,
+        )
 
     def _add_synapses(self, recording: Recording) -> str | None:
         assert recording.projection is not None
@@ -157,7 +169,12 @@ class _Plan:
         """Where soma, basal and apical of the same neurons were recorded together: a report of all of them."""
         groups: list[list[Recording]] = []
         for each in found:
-            if each.variable not in COMPARTMENTS or each.population is None or "unit" not in each.ids or not each.values:
+            if (
+                each.variable not in COMPARTMENTS
+                or each.population is None
+                or "unit" not in each.ids
+                or not each.values
+            ):
                 continue
             fitting = next((group for group in groups if _same_neurons(group[0], each)), None)
             if fitting is None:
