@@ -176,7 +176,8 @@ def _export_circuit(
 ) -> Exported:
     name = f"circuit '{source.name}'" if isinstance(source, Circuit) else str(source)
     if kind not in WRITERS or what == "activity" or probes:
-        raise FormatError(f"{name}: is no run file, and recordings are a run's; give a run file (.h5)")
+        asked = "nwb: holds runs" if kind not in WRITERS else "what, probes: recordings are a run's"
+        raise FormatError(f"{asked}, and {name} is none; give a run file (.h5)")
     circuit = source if isinstance(source, Circuit) else load(source)
     if weights is not None:
         raise FormatError(f"weights: {name} is no run file and has one set of weights; leave it out")

@@ -122,7 +122,6 @@ class Series:
     def __init__(self, nwb: Any, circuitry: Circuitry) -> None:
         self.nwb, self.circuitry = nwb, circuitry
         self.taken: set[str] = set()
-        self.tables: dict[tuple[Any, ...], str] = {}
 
     def add(self, found: Sequence[Recording]) -> list[str]:
         """Add every recording, and a table that says whose neurons its columns are."""
@@ -146,7 +145,7 @@ class Series:
             shape = (recording.shape[0], *((samples,) if samples > 1 else ()), *columns)
             clock = _real_time(recording)
             if all(size <= shape[0] for size in shape[1:]):
-                rows = "" if samples < 2 else self._rows(f"{recording.population or name}_samples", _samples(recording))
+                rows = "" if samples < 2 else self._rows(f"{name}_samples", _samples(recording))
                 self._put(recording, name, shape, clock)
                 return name, rows
         clock, shape = _clock(recording), (recording.rows, *columns)
@@ -155,7 +154,7 @@ class Series:
         if slow or any(size > shape[0] for size in columns):
             self._put_table(recording, name, shape, table)
             return name, name
-        rows = self._rows(f"{recording.population or recording.projection or name}_rows", table) if table else ""
+        rows = self._rows(f"{name}_rows", table) if table else ""
         self._put(recording, name, shape, clock)
         return name, rows
 
@@ -189,21 +188,17 @@ class Series:
         )
 
     def _rows(self, name: str, table: dict[str, np.ndarray]) -> str:
-        """Add the table that says what rows are, unless there is one of the same content."""
-        key = tuple((column, values.dtype.str, values.tobytes()) for column, values in table.items())
-        if key not in self.tables:
-            self.tables[key] = file_name(name, self.taken)
-            about = "what the rows of a series are: frame, sample and class, as the columns say"
-            columns = [_column(each, values) for each, values in table.items()]
-            self.nwb.add_acquisition(
-                DynamicTable(
-                    name=self.tables[key],
-                    description=about,
-                    columns=columns,
-                    id=np.arange(len(next(iter(table.values())))),
-                )
+        """Add the table that says what the rows of a series are."""
+        name = file_name(name, self.taken)
+        self.nwb.add_acquisition(
+            DynamicTable(
+                name=name,
+                description="what the rows of the series are: frame, sample and class, as the columns say",
+                columns=[_column(each, values) for each, values in table.items()],
+                id=np.arange(len(next(iter(table.values())))),
             )
-        return self.tables[key]
+        )
+        return name
 
 
 def _column(name: str, values: np.ndarray) -> Any:

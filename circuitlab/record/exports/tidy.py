@@ -169,7 +169,8 @@ def write_rows(path: Path, columns: Mapping[str, np.ndarray]) -> None:
 
 
 def _write_recording(package: Package, recording: Recording) -> None:
-    path = package.path(recording.path.partition("/")[0], recording.name.partition("/")[2] or recording.name)
+    place = recording.path.partition("/")[0]
+    path = package.path(place, recording.name.removeprefix(f"{place}/"))
     columns = _columns(recording)
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
