@@ -16,6 +16,18 @@ from circuitlab.record.reader import Run
 
 PLACES = ("activity", "equilibria", "updates", "feedback", "factors", "samples", "diagnosis")
 """Groups of a run file that hold recordings, in the order in which they are exported."""
+BESIDE = (
+    "step",
+    "time",
+    "iteration",
+    "sample_ids",
+    "labels",
+    "unit_ids",
+    "unit_names",
+    "edge_ids",
+    "parameter_ids",
+)
+"""Datasets that say what the axes of a recording are."""
 _AXES = re.compile(r"\[([^\]]*)\]\s*")
 
 
@@ -39,9 +51,9 @@ def _found(run: Run) -> tuple[list[Recording], list[str]]:
     for place in PLACES:
         for path in [path for path in run.datasets if path.startswith(f"{place}/")]:
             parts = path.split("/")
-            if place == "activity" and (len(parts) != 3 or parts[2] != "data"):
+            if place == "activity" and (len(parts) != 3 or parts[2] in BESIDE):
                 continue
-            if parts[-1] == "sample_ids":
+            if path == "diagnosis/sample_ids":
                 continue
             item = run.datasets[path]
             axes = _axes(run, path, item)
@@ -121,8 +133,10 @@ def _recording(
     group = path.rpartition("/")[0] if parts[0] == "activity" else ""
     about = {key: _text(value) for key, value in run.file[group].attrs.items()} if group else {}
     population, projection, variable = said.get("population"), said.get("projection"), said.get("variable")
+    if group and parts[-1] != "data":
+        variable = variable or parts[-1]
     if not group:
-        variable = variable or (parts[-1] if parts[0] in ("equilibria", "diagnosis") else parts[0])
+        variable = variable or _variable(parts)
         population = population or next((p for p in reversed(parts) if p in populations), None)
         if population is None and parts[-1].removesuffix("_bias") in populations:
             population = parts[-1].removesuffix("_bias")
@@ -135,7 +149,7 @@ def _recording(
     described = _text(item.attrs.get("description"))
     phase = said.get("phase", parts[1] if parts[0] == "equilibria" and len(parts) > 2 else "")
     return Recording(
-        name=parts[1] if group else "/".join(parts),
+        name="/".join(part for part in parts[1:] if part != "data") if group else "/".join(parts),
         run=run,
         path=path,
         axes=axes,
@@ -160,6 +174,15 @@ def _recording(
     )
 
 
+def _variable(parts: Sequence[str]) -> str:
+    """What an array outside of /activity is, by its path."""
+    if parts[0] == "equilibria" and len(parts) > 3 and parts[2] == "controller":
+        return "controller"
+    if parts[0] == "samples":
+        return parts[1]
+    return parts[-1] if parts[0] in ("equilibria", "diagnosis") else parts[0]
+
+
 def _beside(
     run: Run, group: str, axes: tuple[str, ...], shape: tuple[int, ...]
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], int | None]:
@@ -168,18 +191,12 @@ def _beside(
         steps = "weights/step" in run.datasets and axes[:1] == ("snapshot",)
         return ({"step": _vector(run, "weights/step", shape[0])} if steps else {}), {}, None
     frames, points = {}, {}
-    per_point = "point" in axes
     for name in ("step", "time", "iteration"):
         path = f"{group}/{name}"
-        if path not in run.datasets:
-            continue
-        of_points = per_point and name in ("time", "iteration")
-        axis = "point" if of_points else "frame"
-        if axis not in axes:
-            continue
-        if of_points:
+        along = _axes(run, path, run.datasets[path]) if path in run.datasets else None
+        if along == ("point",) and "point" in axes:
             points[name] = _vector(run, path, shape[axes.index("point")])
-        else:
+        elif along == ("frame",) and "frame" in axes:
             frames[name] = _vector(run, path, None)
     if not axes or axes[0] != "frame":
         return frames, points, None

@@ -128,7 +128,7 @@ class Series:
         left_out, listed = [], []
         for each in found:
             if not each.values:
-                left_out.append(f"{each.name}: is empty")
+                left_out.append(f"{each.name}: nothing was recorded")
                 continue
             listed.append((each, *self._add(each)))
         if listed:
@@ -154,7 +154,7 @@ class Series:
         if slow or any(size > shape[0] for size in columns):
             self._put_table(recording, name, shape, table)
             return name, name
-        rows = self._rows(f"{name}_rows", table) if table else ""
+        rows = self._rows(f"{name}_rows", table) if _says(table) else ""
         self._put(recording, name, shape, clock)
         return name, rows
 
@@ -199,6 +199,13 @@ class Series:
             )
         )
         return name
+
+
+def _says(table: dict[str, np.ndarray]) -> bool:
+    """Whether a table of rows says more than to count samples."""
+    return bool(table) and not (
+        set(table) == {"sample"} and np.array_equal(table["sample"], range(len(table["sample"])))
+    )
 
 
 def _column(name: str, values: np.ndarray) -> Any:

@@ -9,6 +9,7 @@ trajectory after the other.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +82,12 @@ def write_reports(
         What was left out, one line each.
     """
     plan = _Plan(circuit)
-    left_out = [line for each in found if (line := plan.add(each)) is not None]
+    reasons: dict[str, list[str]] = {}
+    for each in found:
+        reason = plan.add(each)
+        if reason is not None:
+            reasons.setdefault(reason, []).append(each.name)
+    left_out = [f"{', '.join(names)}: {reason}" for reason, names in reasons.items()]
     plan.add_compartments(found)
     if not plan.reports and not network:
         raise FormatError("; ".join(left_out) or "nothing recorded is left for SONATA reports")
@@ -115,16 +121,13 @@ class _Plan:
     def add(self, recording: Recording) -> str | None:
         """Plan the reports of a recording; or say why there are none."""
         if not recording.values:
-            return f"{recording.name}: is empty"
+            return "nothing was recorded"
         axes = {recording.axes[i] for i in recording.column_axes}
         if recording.population is not None and axes in ({"unit"}, {"unit", "output unit"}):
             return self._add_units(recording)
         if recording.projection is not None and axes == {"edge"}:
             return self._add_synapses(recording)
-        return (
-            f"{recording.name}: [{', '.join(recording.axes)}] are not values of neurons or synapses; "
-            "csv and nwb hold them"
-        )
+        return f"[{', '.join(recording.axes)}], which are not values of neurons or synapses; csv and nwb hold them"
 
     def _add_units(self, recording: Recording) -> None:
         nodes = self._node_ids(recording.population, recording.ids["unit"])
@@ -154,8 +157,8 @@ class _Plan:
         sonata, rows = self.edges[recording.projection]
         if rows is None:
             return (
-                f"{recording.name}: edges of {recording.projection} stand for several rows of {sonata} each, whose "
-                "weights are not recorded one by one; csv and nwb hold those of the edges"
+                f"edges of {recording.projection} stand for several rows of {sonata} each, whose weights are not "
+                "recorded one by one; csv and nwb hold those of the edges"
             )
         edges = recording.ids["edge"]
         targets = projection.edges.target[edges].astype(np.int64)
@@ -190,9 +193,8 @@ class _Plan:
             ids = np.array([COMPARTMENTS.index(each.variable) for each in parts])
             nodes = self._node_ids(population, units)
             columns = np.tile(nodes, len(parts)), np.repeat(ids, len(nodes))
-            phase = f"_{parts[0].phase}" if parts[0].phase in ("free",) else ""
             meaning = ", ".join(f"{number}: {COMPARTMENTS[number]}" for number in ids)
-            name = f"{population}_compartments{phase}"
+            name = f"{_stem([each.name for each in parts]) or population}_compartments"
             cells = self._cells(name, population, units)
             self._put(parts, name, population, cells, columns, meaning, "compartment", "all")
 
@@ -248,6 +250,17 @@ class _Plan:
                     table=None if axis is not None and first.real_time else first.row_table(),
                 )
             )
+
+
+def _stem(names: Sequence[str]) -> str:
+    """What names have in common before their last part: `l23` of `l23_soma` and `l23_basal`."""
+    parts = [re.split(r"(?<=[_/])", name) for name in names]
+    shared = ""
+    for same in zip(*parts, strict=False):
+        if len(set(same)) > 1:
+            break
+        shared += same[0]
+    return shared.strip("_/")
 
 
 def _same_neurons(one: Recording, other: Recording) -> bool:

@@ -114,7 +114,7 @@ def test_synapses_biases_and_feedback_weights_are_elements(everything: Path, tmp
     assert feedback.ids.tolist() == [[node, output] for node in range(3) for output in range(2)]
     np.testing.assert_array_equal(feedback.data.reshape(3, 3, 2), data(everything, "Q"))
     (line,) = done.left_out
-    assert line.startswith("residual: [frame, sample] are not values of neurons or synapses")
+    assert line.startswith("residual: [frame, sample], which are not values of neurons or synapses")
 
 
 def test_doubles_are_the_nearest_floats(everything: Path, tmp_path: Path) -> None:
