@@ -39,7 +39,9 @@ def run(
     ] = None,
     from_: Annotated[
         Path | None,
-        typer.Option("--from", metavar="RUN.h5", help="Repeat the run of this file, from what the file holds."),
+        typer.Option(
+            "--from", metavar="RUN.h5", help="Repeat the run of this file, from what the file holds."
+        ),
     ] = None,
     output: Annotated[
         Path | None,

@@ -256,7 +256,12 @@ def train(
     with writer or nullcontext():
         restored = group.from_first(lambda: restored)
         if restored:
-            trainer.restore(restored)
+            try:
+                trainer.restore(restored)
+            except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+                raise RunFileError(
+                    f"{path}: its checkpoint does not fit this run; start the run anew"
+                ) from error
         if writer is not None:
             writer.attributes(
                 "training",
