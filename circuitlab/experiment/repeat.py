@@ -1,4 +1,4 @@
-"""A run again, from what its file holds: circuit, experiment, code of the user's loss, drawn connections and weights."""
+"""A run again, from what its file holds: circuit, experiment, code of the loss, drawn connections and weights."""
 
 from __future__ import annotations
 
@@ -178,8 +178,12 @@ def _refuse_undrawable(path: Path, circuit: CircuitSpec, keys: set[str]) -> None
             for key in ("names", "positions", "attributes", "bias", "weights", "connect"):
                 part = entry.get(key)
                 file = part.get("file") if isinstance(part, dict) else part if isinstance(part, str) else None
-                if isinstance(file, str) and (isinstance(part, dict) or key in ("names", "positions", "attributes")):
-                    changed = ", ".join(sorted(key for key in keys if key.split(".")[0] in ("seed", "manipulations")))
+                if isinstance(file, str) and (
+                    isinstance(part, dict) or key in ("names", "positions", "attributes")
+                ):
+                    changed = ", ".join(
+                        sorted(key for key in keys if key.split(".")[0] in ("seed", "manipulations"))
+                    )
                     raise RunFileError(
                         f"{path}: --set {changed}: asks for new draws, and {section}.{name}.{key} comes from {file}, "
                         "which the run file holds only as it was used; run the experiment file instead"
@@ -212,7 +216,8 @@ def _folder(run: Run, path: Path, recorded: Mapping[str, Any]) -> Path:
         other = [
             key
             for key, name in names.items()
-            if (known := recorded.get(f"sha256_{key.replace('.', '_')}")) and file_digest(place / name) != known
+            if (known := recorded.get(f"sha256_{key.replace('.', '_')}"))
+            and file_digest(place / name) != known
         ]
         if not other:
             return place
@@ -220,7 +225,9 @@ def _folder(run: Run, path: Path, recorded: Mapping[str, Any]) -> Path:
     key = differing or missing
     shown = ", ".join(dict.fromkeys(os.path.normpath(place) for place in places))
     what = "is not the file that the run read (its checksum differs)" if differing else "is not there"
-    raise RunFileError(f"{path}: {key}: {names[key]} {what}, looked for in {shown}; name it with --set {key}=FILE")
+    raise RunFileError(
+        f"{path}: {key}: {names[key]} {what}, looked for in {shown}; name it with --set {key}=FILE"
+    )
 
 
 def _differences(run: Run, recorded: Mapping[str, Any], spec: ExperimentSpec) -> list[str]:
@@ -231,11 +238,10 @@ def _differences(run: Run, recorded: Mapping[str, Any], spec: ExperimentSpec) ->
     for key, words in VERSIONS.items():
         then, now = str(recorded.get(key, "")), str(here.get(key, ""))
         if then != now:
-            parts.append(f"{words} differ" if key == "native" else f"{words} {then or 'unknown'} (here {now or 'unknown'})")
+            versions = f"{then or 'unknown'} (here {now or 'unknown'})"
+            parts.append(f"other {words}" if key == "native" else f"{words} {versions}")
     if str(recorded.get("device", "")) != spec.device:
         parts.append(f"device {recorded.get('device')} (here {spec.device})")
     if not parts:
         return []
     return [f"the run was made with {', '.join(parts)}: the last digits of numbers may differ"]
-
-

@@ -29,7 +29,9 @@ from circuitlab.experiment.control import feedback_rule, interneuron_rule
 from circuitlab.experiment.fingerprints import fingerprints
 from circuitlab.experiment.recording import Recording
 from circuitlab.experiment.settled import bounds, schedules
+from circuitlab.experiment.size import size_of
 from circuitlab.experiment.tensorboard import TensorBoard, check
+from circuitlab.experiment.trajectories import with_time_steps
 from circuitlab.experiment.users_loss import loss_code
 from circuitlab.graph.circuit import Circuit
 from circuitlab.graph.streams import stream
@@ -42,10 +44,12 @@ from circuitlab.learn.penalty import JacobianPenalty
 from circuitlab.learn.rules import rule_of
 from circuitlab.learn.starts import CREDIT, FREE, Classes, Starts
 from circuitlab.learn.train import EarlyStopping, Observer, Schedule, Stopped, Trainer
-from circuitlab.record.probes import Probe, estimate_bytes, plan_probes, require_space
+from circuitlab.record.probes import Probe, plan_probes
 from circuitlab.record.reader import open_run
 from circuitlab.record.run_file import RunWriter
+from circuitlab.record.space import NOTHING, Size, require_space
 from circuitlab.spec.experiment import ExperimentSpec
+from circuitlab.spec.probe_checks import absent
 
 STOPPING_METRIC = {
     "loss": "validation_loss",
@@ -66,6 +70,7 @@ class Prepared:
         dataset: where the samples come from.
         notes: what the user should know before the run, a sentence each.
         solver_reason: which solver the circuit gets, and why.
+        size: what will be written.
     """
 
     assembled: Assembled
@@ -76,6 +81,7 @@ class Prepared:
     dataset: DataSet
     notes: tuple[str, ...] = ()
     solver_reason: str = ""
+    size: Size = NOTHING
 
 
 def prepare(spec: ExperimentSpec, group: Group = ALONE, circuit: Circuit | None = None) -> Prepared:
@@ -179,11 +185,15 @@ def _prepare(spec: ExperimentSpec, group: Group, circuit: Circuit | None) -> Pre
         sizes=sizes,
         steps=steps * learn.epochs,
         epochs=learn.epochs,
+        most_iterations=spec.solve.max_iterations,
+        lacks=lambda probe: absent(probe, spec.circuit, spec),
     )
+    probes = with_time_steps(probes, assembled.task)
+    size = size_of(assembled, trainer, probes, steps * learn.epochs)
     notes = tuple(bound.left) if bound else ()
     each = -(-min(learn.batch_size, sizes["train"]) // group.size)
     reason = solver_reason(assembled, each)
-    return Prepared(assembled, trainer, splits, labels, probes, dataset, notes, reason)
+    return Prepared(assembled, trainer, splits, labels, probes, dataset, notes, reason, size)
 
 
 def _split(assembled: Assembled, arrays: Any, assignment: Assignment) -> Split:
@@ -254,7 +264,12 @@ def train(
     with writer or nullcontext():
         restored = group.from_first(lambda: restored)
         if restored:
-            trainer.restore(restored)
+            try:
+                trainer.restore(restored)
+            except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+                raise RunFileError(
+                    f"{path}: its checkpoint does not fit this run; start the run anew"
+                ) from error
         if writer is not None:
             writer.attributes(
                 "training",
@@ -332,20 +347,15 @@ def _open(
     prepared: Prepared, path: str | Path, *, command: str, resume: bool, overwrite: bool
 ) -> tuple[dict[str, Any], RunWriter]:
     """The state to go on from (empty for a new run), and the run file."""
-    spec, trainer = prepared.assembled.spec, prepared.trainer
+    spec = prepared.assembled.spec
     if resume and Path(path).exists():
         restored, failed = _checkpoint_of(path, spec)
+        require_space(path, prepared.size.total, Path(path).stat().st_size)
         writer = RunWriter.resume(path)
         if failed:
             writer.attributes("/", failure="")
         return restored, writer
-    size = estimate_bytes(
-        prepared.probes,
-        steps=spec.learn.epochs * len(trainer.schedule.order(1)),
-        epochs=spec.learn.epochs,
-        dtype=spec.dtype,
-    )
-    require_space(path, size)
+    require_space(path, prepared.size.total)
     return {}, begin_file(prepared.assembled, path, command=command, overwrite=overwrite)
 
 

@@ -62,7 +62,12 @@ def freeze(tree: Any) -> tuple[str, dict[str, np.ndarray]]:
 
 
 def thaw(text: str, arrays: Any) -> Any:
-    """Puts together what `freeze` took apart; `arrays[name][()]` gives the arrays."""
+    """Puts together what `freeze` took apart; `arrays[name][()]` gives the arrays.
+
+    Raises:
+        ValueError: it is nothing that `freeze` makes.
+    """
+    used: set[str] = set()
 
     def build(node: Any) -> Any:
         if isinstance(node, list):
@@ -73,6 +78,9 @@ def thaw(text: str, arrays: Any) -> Any:
                 return {key: build(value) for key, value in content}
             if kind == "tuple":
                 return tuple(build(item) for item in content)
+            if kind not in ("array", "scalar") or not isinstance(content, str) or content in used:
+                raise ValueError("no tree of a checkpoint")
+            used.add(content)
             value = arrays[content][()]
             return np.asarray(value) if kind == "array" else np.asarray(value)[()]
         return node

@@ -97,7 +97,11 @@ def initial_circuit(run: Run) -> Circuit:
 def _said(error: Exception) -> str:
     """The first line of what Python said."""
     text = str(error).strip() or type(error).__name__
-    return f"{text.splitlines()[0][:200]} is missing" if isinstance(error, KeyError) else text.splitlines()[0][:200]
+    return (
+        f"{text.splitlines()[0][:200]} is missing"
+        if isinstance(error, KeyError)
+        else text.splitlines()[0][:200]
+    )
 
 
 def _check(circuit: Circuit) -> None:
@@ -113,7 +117,9 @@ def _check(circuit: Circuit) -> None:
             if ids.ndim != 1 or len(ids) != len(edges.weight) or len(ids) != len(edges.multiplicity):
                 raise ValueError(f"projection {name}: its columns have different lengths")
             if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < size:
-                raise ValueError(f"projection {name}: a {side} is not among the {size} neurons of {ends[side]}")
+                raise ValueError(
+                    f"projection {name}: a {side} is not among the {size} neurons of {ends[side]}"
+                )
         place = edges.target.astype(np.int64) * circuit.populations[p.source].size + edges.source
         if (np.diff(place) <= 0).any():
             raise ValueError(f"projection {name}: edges are not sorted by target, then source")

@@ -98,7 +98,7 @@ def _in_child(path: Path, reader: int, writer: int) -> NoReturn:
         while data:
             data = data[os.write(writer, data) :]
         code = 0
-    except BaseException:
+    except BaseException:  # noqa: BLE001, S110 (whatever it is, the exit code tells of it)
         pass
     finally:
         os._exit(code)
@@ -256,9 +256,12 @@ class _Look:
                 self.refuse("is damaged: a name that is no text")
             if not _plain(attribute.dtype) or attribute.get_storage_size() > LARGEST_ATTRIBUTE:
                 self.refuse("is damaged: neither text nor numbers, or too large")
-            if h5py.check_string_dtype(attribute.dtype) is None and np.prod(attribute.shape) > LARGEST_ATTRIBUTE:
+            if (
+                h5py.check_string_dtype(attribute.dtype) is None
+                and np.prod(attribute.shape) > LARGEST_ATTRIBUTE
+            ):
                 self.refuse("is damaged: too large")
-            value = item.attrs[name]
+            value: Any = item.attrs[name]
             for text in [value] if isinstance(value, str) else np.ravel(np.asarray(value)).tolist():
                 if isinstance(text, str):
                     self.text(text, LARGEST_ATTRIBUTE)
@@ -321,9 +324,9 @@ class _Look:
     def texts(self, item: h5py.Dataset) -> None:
         """Reads the texts of a dataset, of a long one the first."""
         if item.ndim == 0:
-            values = [item.asstr()[()]]
+            values: list[Any] = [item.asstr()[()]]
         elif item.ndim == 1:
-            values = item.asstr()[:_FIRST_TEXTS].tolist()
+            values = np.asarray(item.asstr()[:_FIRST_TEXTS]).tolist()
         else:
             self.refuse("is damaged: texts in a table")
         for text in values:

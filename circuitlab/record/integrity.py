@@ -89,7 +89,9 @@ def check_bytes(path: Path) -> bool:
         raise RunFileError(f"{path}: is a folder; give the name of a run file in it") from error
     except (OSError, ValueError) as error:
         missing = isinstance(error, FileNotFoundError)
-        raise RunFileError(f"{path}: {'there is no such file' if missing else f'cannot be read: {error}'}") from error
+        raise RunFileError(
+            f"{path}: {'there is no such file' if missing else f'cannot be read: {error}'}"
+        ) from error
 
 
 def _check(path: Path, file: BinaryIO) -> bool:
@@ -111,7 +113,9 @@ def _check(path: Path, file: BinaryIO) -> bool:
         return False
     file.seek(0)
     if hashlib.sha256(file.read(end)).digest() != digest:
-        raise RunFileError(f"{path}: is damaged: its bytes are not those that were written (their checksum differs)")
+        raise RunFileError(
+            f"{path}: is damaged: its bytes are not those that were written (their checksum differs)"
+        )
     return True
 
 
@@ -123,17 +127,18 @@ def check_chunks(item: h5py.Dataset, box: tuple[slice, ...] | None = None) -> No
     Raises:
         ValueError: such a chunk.
     """
-    if item.chunks is None or not item.compression or not item.size:
+    sides: tuple[int, ...] | None = item.chunks
+    if sides is None or not item.compression or not item.size:
         return
     nominal = item.dtype.itemsize
-    for side in item.chunks:
+    for side in sides:
         nominal *= side
     if item.id.get_storage_size() <= _CHECKED_CHUNK:
         return
     suspects: list[tuple[int, ...]] = []
 
     def look(chunk: h5py.h5d.StoreInfo) -> None:
-        if chunk.size > _CHECKED_CHUNK and _inside(chunk.chunk_offset, item.chunks, box):
+        if chunk.size > _CHECKED_CHUNK and _inside(chunk.chunk_offset, sides, box):
             suspects.append(chunk.chunk_offset)
 
     item.id.chunk_iter(look)

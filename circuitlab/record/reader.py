@@ -238,7 +238,7 @@ class Run:
         Raises:
             MissingLibraryError: xarray is not installed.
         """
-        from circuitlab.record.arrays import activity
+        from circuitlab.record.labelled import activity
 
         return activity(self)
 
@@ -248,14 +248,14 @@ class Run:
         Raises:
             RunFileError: no such population, or nothing was recorded of it.
         """
-        from circuitlab.record.arrays import population
+        from circuitlab.record.labelled import population
 
         return population(self, name)
 
     @property
     def training(self) -> xr.Dataset:
         """What was measured during training, over `epoch`, `evaluation` (epochs finished) and `step`."""
-        from circuitlab.record.arrays import training
+        from circuitlab.record.labelled import training
 
         return training(self)
 
@@ -267,14 +267,14 @@ class Run:
         Raises:
             RunFileError: no such projection, or no weights of it.
         """
-        from circuitlab.record.arrays import weights_of
+        from circuitlab.record.labelled import weights_of
 
         return weights_of(self, name)
 
     @property
     def equilibria(self) -> Mapping[str, xr.Dataset]:
         """`free` and `controlled`: variables such as `l23_soma` [sample, l23], and what the solver said [sample]."""
-        from circuitlab.record.arrays import equilibria
+        from circuitlab.record.labelled import equilibria
 
         return equilibria(self)
 
@@ -351,7 +351,7 @@ def _opened(path: Path) -> tuple[h5py.File, list[str]]:
             whole = check_bytes(path)
             names = examine(path)
             file = h5py.File(path, "r", locking=False)
-            if not whole and file.attrs["status"] != "running" and file.attrs["format_version"] > 1:
+            if not whole and file.attrs["status"] != "running" and int(file.attrs["format_version"]) > 1:
                 file.close()
                 raise RunFileError(f"{path}: is damaged: bytes follow its end")
             return file, names

@@ -20,6 +20,7 @@ import numpy as np
 
 from circuitlab.errors import RunFileError
 from circuitlab.record import checkpoint as checkpoints
+from circuitlab.record.integrity import seal
 from circuitlab.record.lock import Lock
 from circuitlab.record.place import make_folders, refuse_existing
 from circuitlab.record.provenance import provenance
@@ -321,6 +322,8 @@ class RunWriter:
         self.attributes("/", status=status)
         try:
             self.publish()
+            with suppress(OSError):  # a file without a seal is whole, too
+                seal(self.path)
         finally:
             self.close()
 
