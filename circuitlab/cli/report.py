@@ -14,10 +14,12 @@ from circuitlab.errors import CircuitlabError
 
 def report(
     files: Annotated[
-        list[Path], typer.Argument(metavar="RUN.h5...", help="Run files of any kind; they may still be growing.")
+        list[Path],
+        typer.Argument(metavar="RUN.h5...", help="Run files of any kind; they may still be growing."),
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE.html", help="Where to write; a page there is replaced.")
+        Path,
+        typer.Option("--output", "-o", metavar="FILE.html", help="Where to write; a page there is replaced."),
     ],
     neuron: Annotated[
         list[str] | None,
@@ -39,7 +41,9 @@ def report(
     budget: Annotated[
         str,
         typer.Option(
-            "--budget", metavar="SIZE", help="The most data in the page, such as 8MB; 5 MB of program come on top."
+            "--budget",
+            metavar="SIZE",
+            help="The most data in the page, such as 8MB; 5 MB of program come on top.",
         ),
     ] = "6MB",
 ) -> None:

@@ -119,7 +119,9 @@ def _take(data: h5py.Dataset, at: tuple[slice, ...], places: Sequence[NDArray], 
         _take(data, (*at, slice(place, place + 1)), places[1:], out[row])
 
 
-def union(chosen: Iterable[NDArray[np.int64]], most: int | None, wanted: Sequence[int] = ()) -> NDArray[np.int64]:
+def union(
+    chosen: Iterable[NDArray[np.int64]], most: int | None, wanted: Sequence[int] = ()
+) -> NDArray[np.int64]:
     """At most so many neurons of those that several recordings hold.
 
     First those wanted by name, then those that most recordings share, evenly spaced.

@@ -50,7 +50,9 @@ def conditions(
     for at, one in enumerate(flat):
         groups.setdefault(tuple(sorted(one.items())), []).append(at)
     firsts = [members[0] for members in groups.values()]
-    differing = sorted({key for at in firsts for key in flat[at] if len({flat[b].get(key) for b in firsts}) > 1})
+    differing = sorted(
+        {key for at in firsts for key in flat[at] if len({flat[b].get(key) for b in firsts}) > 1}
+    )
     differing = [key for key in differing if key not in ("circuit", KIND)]
     told = differing if len(differing) <= MOST_KEYS else [key for key in differing if key == "learn.rule"]
     names = []
@@ -60,7 +62,7 @@ def conditions(
         elif told:
             words = [_words(key, flat[at].get(key)) for key in told]
         else:
-            words = [str((experiments[at].get("learn") or {}).get("rule") or "").replace("_", " ")]
+            words = [str(flat[at].get("learn.rule") or "").replace("_", " ")]
         names.append(", ".join(word for word in words if word) or files[at].stem)
     shared = Counter(names)
     names = [name if shared[name] == 1 else files[at].stem for name, at in zip(names, firsts, strict=True)]
@@ -77,7 +79,9 @@ def labels(
             alone = (len(one.runs) == 1 and len(found) > 1) or kinds[at] not in LEARNING
             told[at] = one.name if alone else f"{one.name}, seed {seeds[at]}"
     many = Counter(told)
-    told = [label if many[label] == 1 else f"{label}, {file}" for label, file in zip(told, files, strict=True)]
+    told = [
+        label if many[label] == 1 else f"{label}, {file}" for label, file in zip(told, files, strict=True)
+    ]
     many = Counter(told)
     return [label if many[label] == 1 else f"{label} ({at + 1})" for at, label in enumerate(told)]
 

@@ -24,13 +24,18 @@ def convergence(sources: Sequence[Source]) -> Part | None:
     if not any(run["entries"] or run["note"] for run in runs):
         return None
     if not any(run["entries"] for run in runs):
-        told = [f"{source.label}: {run['note']}" if len(sources) > 1 else run["note"] for source, run in zip(sources, runs, strict=True)]
+        told = [
+            f"{source.label}: {run['note']}" if len(sources) > 1 else run["note"]
+            for source, run in zip(sources, runs, strict=True)
+        ]
         body = "".join(paragraph(note) for note in told if note)
         if any("did not settle" in note for note in told):
             body += _invitation(sources)
         return Part("convergence", "Convergence", body)
     body = controls(
-        choice("convergence-run", "Run"), choice("convergence-entry", "Equilibrium"), choice("convergence-frame", "When")
+        choice("convergence-run", "Run"),
+        choice("convergence-entry", "Equilibrium"),
+        choice("convergence-frame", "When"),
     )
     body += '<p id="convergence-facts" class="facts" aria-live="polite"></p><div class="figures">'
     body += figure("convergence-residual", "Residual of each sample")
@@ -59,8 +64,8 @@ def _note(source: Source) -> str:
     epochs = source.short("training/epoch")
     at = int(epochs[worst]) if epochs is not None and len(epochs) > worst else worst + 1
     return (
-        f"Over training {100 * float(np.nanmean(shares)):.3g}% of the samples did not settle and were not learned from; "
-        f"most, {100 * float(shares[worst]):.3g}%, in epoch {at}."
+        f"Over training {100 * float(np.nanmean(shares)):.3g}% of the samples did not settle and were not learned "
+        f"from; most, {100 * float(shares[worst]):.3g}%, in epoch {at}."
     )
 
 
@@ -68,7 +73,9 @@ def _entries(source: Source) -> list[dict[str, Any]]:
     found: dict[tuple[Any, ...], dict[str, Any]] = {}
     for phase in ("free", "controlled"):
         parts = {name: source.run.datasets.get(f"equilibria/{phase}/{name}") for name in VARIABLES}
-        known = {name: item for name, item in parts.items() if item is not None and item.ndim == 1 and item.size}
+        known = {
+            name: item for name, item in parts.items() if item is not None and item.ndim == 1 and item.size
+        }
         if known:
             many = min(len(item) for item in known.values())
             samples = evenly(many, MOST_SAMPLES)
@@ -78,7 +85,11 @@ def _entries(source: Source) -> list[dict[str, Any]]:
             entry["tolerance"] = real(source.said(f"equilibria/{phase}").get("tolerance"))
             found[phase,] = entry
     for recording in source.recordings:
-        if recording.dims == ("frame", "sample") and recording.said("variable") in VARIABLES and recording.data.size:
+        if (
+            recording.dims == ("frame", "sample")
+            and recording.said("variable") in VARIABLES
+            and recording.data.size
+        ):
             _add(found, source, recording)
     return list(found.values())
 
@@ -96,7 +107,14 @@ def _add(found: dict[tuple[Any, ...], dict[str, Any]], source: Source, recording
     else:
         ids = samples
     phase, of = recording.said("phase"), recording.said("of")
-    words = ", ".join(part for part in (f"{phase} equilibrium" if phase else "", f"{'training' if of == 'train' else of} samples" if of else "") if part)
+    words = ", ".join(
+        part
+        for part in (
+            f"{phase} equilibrium" if phase else "",
+            f"{'training' if of == 'train' else of} samples" if of else "",
+        )
+        if part
+    )
     key = (words, axis.name, axis.values[frames].tobytes(), ids.tobytes())
     entry = found.setdefault(
         key, _entry(words or recording.name, axis.values[frames].tolist(), axis.name, ids.tolist(), many)

@@ -14,11 +14,15 @@ from circuitlab.report.page.source import Source
 
 def diagnosis(sources: Sequence[Source]) -> Part | None:
     """The section of a diagnosis: each measure, what the theory asks of it, and its values over samples."""
-    runs = [{"label": source.label} | _measures(source) for source in sources if source.kind == "diagnosis"]
+    runs: list[dict[str, Any]] = [
+        {"label": source.label} | _measures(source) for source in sources if source.kind == "diagnosis"
+    ]
     if not runs:
         return None
     body = "".join(
-        paragraph(f"{run['label']}: {run['conclusion']}" if len(runs) > 1 else run["conclusion"]) for run in runs if run["conclusion"]
+        paragraph(f"{run['label']}: {run['conclusion']}" if len(runs) > 1 else run["conclusion"])
+        for run in runs
+        if run["conclusion"]
     )
     body += controls(choice("diagnosis-run", "Run"), choice("diagnosis-measure", "Measure"))
     body += '<p id="diagnosis-facts" class="facts" aria-live="polite"></p>'
@@ -28,7 +32,9 @@ def diagnosis(sources: Sequence[Source]) -> Part | None:
             [m["name"], m["value"], m["asks"] or "nothing", m["verdict"] or "", m["about"]]
             for m in run["measures"]
         ]
-        body += table(f"Measures of {run['label']}", ["measure", "mean", "the theory asks", "verdict", "what"], rows)
+        body += table(
+            f"Measures of {run['label']}", ["measure", "mean", "the theory asks", "verdict", "what"], rows
+        )
         if run["not"]:
             items = "".join(f"<li>{text(line)}</li>" for line in run["not"])
             body += f"<details><summary>Measures that do not apply</summary><ul>{items}</ul></details>"
@@ -36,10 +42,15 @@ def diagnosis(sources: Sequence[Source]) -> Part | None:
 
 
 def _measures(source: Source) -> dict[str, Any]:
-    measures = []
+    measures: list[dict[str, Any]] = []
     for path, item in source.run.datasets.items():
         name = path.removeprefix("diagnosis/")
-        if not path.startswith("diagnosis/") or name == "sample_ids" or item.dtype.kind not in "iufb" or item.ndim > 1:
+        if (
+            not path.startswith("diagnosis/")
+            or name == "sample_ids"
+            or item.dtype.kind not in "iufb"
+            or item.ndim > 1
+        ):
             continue
         said = source.said(path)
         mean, error = real(said.get("mean")), real(said.get("standard_error"))
@@ -47,7 +58,7 @@ def _measures(source: Source) -> dict[str, Any]:
         shown = "?" if mean is None else f"{mean:.4g}"
         if error is not None and error == error:
             shown += f" ± {error:.2g}"
-        kept = evenly(item.size, MOST_SAMPLES)
+        kept = evenly(int(item.size or 0), MOST_SAMPLES)
         measures.append(
             {
                 "name": name.replace("_", " "),
@@ -56,12 +67,18 @@ def _measures(source: Source) -> dict[str, Any]:
                 "units": units,
                 "asks": str(said.get("asks", "")),
                 "verdict": str(said.get("verdict", "")),
-                "about": str(said.get("description", "")).split("] ")[-1].removeprefix("of all samples together "),
+                "about": str(said.get("description", ""))
+                .split("] ")[-1]
+                .removeprefix("of all samples together "),
                 "values": pack(take(item, kept, where=f"{source.run.path}: {path}")) if item.ndim else None,
             }
         )
     ids = source.short("diagnosis/sample_ids")
-    reasons = source.run.read("diagnosis/does_not_apply") if "diagnosis/does_not_apply" in source.run.datasets else ""
+    reasons = (
+        source.run.read("diagnosis/does_not_apply")
+        if "diagnosis/does_not_apply" in source.run.datasets
+        else ""
+    )
     return {
         "measures": measures,
         "samples": [] if ids is None else ids[evenly(len(ids), MOST_SAMPLES)].tolist(),

@@ -23,7 +23,9 @@ SCRIPTS = ("page.js", "plots.js", "runs.js", "neurons.js", "start.js")
 SUFFIXES = (".html", ".htm")
 
 
-def document(title: str, parts: Sequence[Part], *, about: str = "", more: Mapping[str, Any] | None = None) -> str:
+def document(
+    title: str, parts: Sequence[Part], *, about: str = "", more: Mapping[str, Any] | None = None
+) -> str:
     """A whole page.
 
     Args:

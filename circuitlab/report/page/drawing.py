@@ -9,11 +9,12 @@ from xml.etree import ElementTree
 
 import matplotlib as mpl
 
+from circuitlab.errors import RunFileError
 from circuitlab.record.circuits import circuit_of_run
 from circuitlab.report.draw import picture
 from circuitlab.report.page.pack import text
 from circuitlab.report.page.parts import Part, count, fold, number, paragraph, table
-from circuitlab.report.page.source import Source
+from circuitlab.report.page.source import DAMAGE, Source
 
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 MOST_EDGES = 8_000_000
@@ -40,9 +41,13 @@ def _one(source: Source, place: int, runs: str) -> str:
     edges = sum(map(source.edges, source.projections))
     title = f"<h3>{text(name)}</h3>{paragraph(runs, 'quiet')}" if runs else ""
     if edges > MOST_EDGES:
-        drawn = paragraph(f"{edges:,} edges are too many to be drawn here; circuitlab show CIRCUIT.yaml --draw draws them.")
+        drawn = paragraph(
+            f"{edges:,} edges are too many to be drawn here; circuitlab show CIRCUIT.yaml --draw draws them."
+        )
     else:
-        drawn = f'<div class="drawing" role="region" tabindex="0" aria-label="Drawing of {text(name)}">{svg_of(source, f"circuit{place}-")}</div>'
+        svg = svg_of(source, f"circuit{place}-")
+        label = text(f"Drawing of {name}")
+        drawn = f'<div class="drawing" role="region" tabindex="0" aria-label="{label}">{svg}</div>'
     return title + drawn + fold("The circuit in words", _words(source))
 
 
@@ -51,8 +56,16 @@ def svg_of(source: Source, prefix: str) -> str:
     buffer = io.StringIO()
     # "none" keeps text as text, which is smaller, can be searched, and is read by the page's own font
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "circuitlab", "text.parse_math": False}):
-        picture(circuit_of_run(source.run.path, "initial")).savefig(buffer, format="svg", metadata={"Date": None})
-    return embedded(buffer.getvalue(), prefix, f"Drawing of the circuit {source.circuit.get('circuit')}: {_sentence(source)}")
+        try:
+            circuit = circuit_of_run(source.run.path, "initial")
+        except DAMAGE as error:
+            raise RunFileError(f"{source.run.path}: /nodes or /edges is damaged") from error
+        picture(circuit).savefig(buffer, format="svg", metadata={"Date": None})
+    return embedded(
+        buffer.getvalue(),
+        prefix,
+        f"Drawing of the circuit {source.circuit.get('circuit')}: {_sentence(source)}",
+    )
 
 
 def embedded(svg: str, prefix: str, label: str) -> str:
@@ -121,14 +134,18 @@ def _words(source: Source) -> str:
                 said.get("source", ""),
                 said.get("target", ""),
                 said.get("site", ""),
-                "gap junctions" if said.get("kind") == "electrical" else f"carries {said.get('carries', 'rate')}s",
+                "gap junctions"
+                if said.get("kind") == "electrical"
+                else f"carries {said.get('carries', 'rate')}s",
                 f"{source.edges(name):,}",
                 f"{100 * source.edges(name) / ends:.3g}%" if ends else "",
                 "learns" if said.get("plastic") else "fixed",
             ]
         )
     return table(
-        "Populations", ["population", "type", "neurons", "activation", "time constant (ms)", "sign"], populations
+        "Populations",
+        ["population", "type", "neurons", "activation", "time constant (ms)", "sign"],
+        populations,
     ) + table(
         "Projections",
         ["projection", "from", "to", "site", "kind", "connections", "density", "learning"],

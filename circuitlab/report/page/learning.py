@@ -42,7 +42,9 @@ def learning(sources: Sequence[Source], found: Sequence[Condition]) -> Part | No
         metrics = {split: f"{split}_{key}" if split else key for split in splits}
         if any(name in names for name in metrics.values()):
             places.append(figure(f"learning-{key}", title))
-            data.append({"key": key, "label": label, "metrics": metrics, "share": key in ("accuracy", "unconverged")})
+            data.append(
+                {"key": key, "label": label, "metrics": metrics, "share": key in ("accuracy", "unconverged")}
+            )
     thinned = sorted({name for one in curves for name, curve in one.items() if curve["thinned"]})
     note = f"Evenly spaced values of {', '.join(thinned)}: {MOST_ROWS:,} of more." if thinned else ""
     body += f'<div class="figures">{"".join(places)}'
@@ -69,7 +71,8 @@ def _curves(source: Source) -> dict[str, Any]:
         if item.dtype.kind not in "iufb" or not item.size:
             continue
         where = f"{source.run.path}: {item.name}"
-        index = str(item.attrs.get("index", "")).strip("/")
+        said = source.said(f"training/{name}")
+        index = str(said.get("index", "")).strip("/")
         beside = source.run.datasets.get(index)
         rows = len(item) if beside is None or beside.ndim != 1 else min(len(item), len(beside))
         kept = evenly(rows, MOST_ROWS)
@@ -82,7 +85,7 @@ def _curves(source: Source) -> dict[str, Any]:
             "at": pack(at),
             "values": pack(values),
             "across": words.get(index, "row"),
-            "units": str(item.attrs.get("units", "")),
+            "units": str(said.get("units", "")),
             "thinned": bool(len(kept) < rows),
         }
     return found

@@ -64,7 +64,9 @@ def neurons(sources: Sequence[Source]) -> Part | None:
     body += figure("neurons-training", "One neuron over training")
     body += figure("neurons-time", "One neuron over time")
     body += "</div>"
-    body += controls(choice("neurons-variable", "Variable of the map"), choice("neurons-order", "Order of its neurons"))
+    body += controls(
+        choice("neurons-variable", "Variable of the map"), choice("neurons-order", "Order of its neurons")
+    )
     body += f'<div class="figures">{figure("neurons-map", "The population", wide=True, tall=True)}</div>'
     body += '<p id="neurons-held" class="quiet"></p>'
     return Part("neurons", "Neurons", body, {"runs": runs})
@@ -82,7 +84,9 @@ def _invitation(source: Source) -> str:
     ]
     yaml = "\n".join(["record:", *lines])
     return (
-        paragraph("No neurons were recorded in this run. To see them here, add to the experiment file, and run it again:")
+        paragraph(
+            "No neurons were recorded in this run. To see them here, add to the experiment file, and run it again:"
+        )
         + f'<pre tabindex="0"><code>{text(yaml)}</code></pre>'
     )
 
@@ -99,7 +103,10 @@ def _run(source: Source) -> dict[str, Any]:
         return {"label": source.label, "populations": {}}
     maps = sum(len(group.members) for some in groups.values() for group in some)
     share = int(0.1 * source.most_bytes) // max(1, maps)
-    order = [*(name for name in source.populations if name in groups), *(n for n in groups if n not in source.populations)]
+    order = [
+        *(name for name in source.populations if name in groups),
+        *(n for n in groups if n not in source.populations),
+    ]
     order.sort(key=lambda name: source.about_population(name).get("type") == "input")
     for name in order:
         chosen = source.chosen(name)
@@ -111,7 +118,9 @@ def _run(source: Source) -> dict[str, Any]:
         seen = {unit for one in populations[name]["recordings"] for unit in one["shown"]}
         ids = np.asarray(sorted(seen), dtype=np.int64)
         names = source.names_of(name, ids)
-        populations[name]["names"] = {str(unit): called for unit, called in zip(ids.tolist(), names, strict=True) if called}
+        populations[name]["names"] = {
+            str(unit): called for unit, called in zip(ids.tolist(), names, strict=True) if called
+        }
     return {"label": source.label, "populations": populations}
 
 
@@ -156,7 +165,11 @@ def _of_probe(source: Source, recording: Recording) -> _Group:
     if kind == "settling":
         words = [f"settling to the {words[0]}" if words and phase != "real time" else "settling"]
     if of and kind != "time":
-        words.append(f"{'training' if of == 'train' else of} samples" if samples.ndim == 1 else "samples of the minibatch")
+        words.append(
+            f"{'training' if of == 'train' else of} samples"
+            if samples.ndim == 1
+            else "samples of the minibatch"
+        )
     units = recording.said("units") or "dimensionless"
     member = (recording.said("variable"), units, recording.name, recording.data, source.unit_ids(recording))
     return _Group(", ".join(words) or recording.name, frames, points, samples, labels, kind, [member])
@@ -180,7 +193,7 @@ def _of_equilibria(source: Source, population: str) -> list[_Group]:
     found = []
     for (phase, name, variable), data in source.settled.items():
         if name == population:
-            units = str(data.attrs.get("units", "dimensionless"))
+            units = str(source.said(str(data.name)).get("units", "dimensionless"))
             member = (variable, units, f"equilibria/{phase}", data, np.arange(data.shape[1]))
             once = Axis("frame", np.zeros(1))
             labels = None
@@ -197,7 +210,10 @@ def _place(groups: list[_Group], new: _Group) -> None:
             same
             and np.array_equal(old.frames.values, new.frames.values)
             and np.array_equal(old.samples, new.samples)
-            and (old.points is None or (new.points is not None and np.array_equal(old.points.values, new.points.values)))
+            and (
+                old.points is None
+                or (new.points is not None and np.array_equal(old.points.values, new.points.values))
+            )
             and new.members[0][0] not in [member[0] for member in old.members]
         ):
             old.members += new.members
@@ -232,7 +248,7 @@ def _recording(source: Source, group: _Group, chosen: NDArray[np.int64], map_byt
         found["variables"][variable] = {
             "probe": probe,
             "units": units,
-            "symbol": str(data.attrs.get("symbol") or SYMBOLS.get(variable, "")),
+            "symbol": str(source.said(str(data.name)).get("symbol") or SYMBOLS.get(variable, "")),
             "ids": ids[units_kept].tolist(),
             "data": pack(_read(data, frames, points, samples, units_kept, where)),
         }
@@ -243,7 +259,9 @@ def _recording(source: Source, group: _Group, chosen: NDArray[np.int64], map_byt
             found["maps"][variable] = _map(group, data, ids, map_bytes, where)
             shown |= set(found["maps"][variable]["ids"])
     found["shown"] = sorted(shown)
-    found["held"] = _held(group, most, len(chosen), frames, samples, points) if cut or most > len(chosen) else ""
+    found["held"] = (
+        _held(group, most, len(chosen), frames, samples, points) if cut or most > len(chosen) else ""
+    )
     return found
 
 
@@ -302,7 +320,11 @@ def _held(
         (min(chosen, most), most, "neuron"),
         (len(frames), len(group.frames.values), word),
         (len(samples), int(group.samples.shape[-1]), "sample"),
-        (0 if points is None else len(points), 0 if group.points is None else len(group.points.values), "point"),
+        (
+            0 if points is None else len(points),
+            0 if group.points is None else len(group.points.values),
+            "point",
+        ),
     ):
         if kept < of:
             parts.append(f"{kept:,} of {of:,} recorded {one}s")

@@ -30,7 +30,11 @@ def pack(values: ArrayLike) -> dict[str, Any]:
         kind = "f4"
     with np.errstate(over="ignore"):
         flat = np.ascontiguousarray(array, dtype=KINDS[kind])
-    return {"type": kind, "shape": list(array.shape), "data": base64.b64encode(flat.tobytes()).decode("ascii")}
+    return {
+        "type": kind,
+        "shape": list(array.shape),
+        "data": base64.b64encode(flat.tobytes()).decode("ascii"),
+    }
 
 
 def unpack(packed: Mapping[str, Any]) -> np.ndarray:

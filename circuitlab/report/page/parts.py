@@ -54,7 +54,9 @@ def controls(*each: str) -> str:
 
 def choice(key: str, label: str) -> str:
     """A select whose options the script fills in; hidden while there is nothing to choose."""
-    return f'<p class="control" hidden><label for="{key}">{text(label)}</label><select id="{key}"></select></p>'
+    return (
+        f'<p class="control" hidden><label for="{key}">{text(label)}</label><select id="{key}"></select></p>'
+    )
 
 
 def slider(key: str, label: str) -> str:

@@ -28,14 +28,21 @@ def recorded(sources: Sequence[Source]) -> Part | None:
         for recording in source.recordings
     ]
     columns = ["probe", "variable", "of", "where", "shape", "every"]
-    body = table("What was recorded, where, and how often", ["run", *columns] if len(sources) > 1 else columns, rows)
+    body = table(
+        "What was recorded, where, and how often", ["run", *columns] if len(sources) > 1 else columns, rows
+    )
     runs = [{"label": source.label, "probes": _probes(source)} for source in sources]
     if not any(run["probes"] for run in runs):
         return Part("recorded", "Recorded probes", body)
     body += controls(
-        choice("recorded-run", "Run"), choice("recorded-probe", "Probe"), choice("recorded-row", "Which"), choice("recorded-column", "To")
+        choice("recorded-run", "Run"),
+        choice("recorded-probe", "Probe"),
+        choice("recorded-row", "Which"),
+        choice("recorded-column", "To"),
     )
-    body += f'<div class="figures">{figure("recorded-values", "A recorded value over training", wide=True)}</div>'
+    body += (
+        f'<div class="figures">{figure("recorded-values", "A recorded value over training", wide=True)}</div>'
+    )
     body += '<p id="recorded-held" class="quiet"></p>'
     return Part("recorded", "Recorded probes", body, {"runs": runs})
 
@@ -59,7 +66,11 @@ def _probes(source: Source) -> list[dict[str, Any]]:
     others = [
         r
         for r in source.recordings
-        if r.name not in shown and r.dims[:1] == ("frame",) and r.data.ndim in (2, 3) and r.data.size and r.data.dtype.kind in "iufb"
+        if r.name not in shown
+        and r.dims[:1] == ("frame",)
+        and r.data.ndim in (2, 3)
+        and r.data.size
+        and r.data.dtype.kind in "iufb"
     ]
     share = int(0.05 * source.most_bytes) // max(1, len(others))
     return [_probe(source, recording, share) for recording in others]
@@ -70,7 +81,8 @@ def _probe(source: Source, recording: Recording, most_bytes: int) -> dict[str, A
     columns = min(recording.data.shape[2], MOST_ROWS) if recording.data.ndim == 3 else 1
     while packed_bytes(frames * rows * columns) > most_bytes and max(frames, rows, columns) > 2:
         frames, rows, columns = (
-            max(2, int(0.8 * n)) if n > 2 and n == max(frames, rows, columns) else n for n in (frames, rows, columns)
+            max(2, int(0.8 * n)) if n > 2 and n == max(frames, rows, columns) else n
+            for n in (frames, rows, columns)
         )
     axis = source.frames(recording)
     kept = [evenly(len(axis.values), frames), evenly(recording.data.shape[1], rows)]
@@ -124,8 +136,10 @@ def _synapses(source: Source, recording: Recording, kept: NDArray[np.int64]) -> 
             return [f"edge {edge}" for edge in edges.tolist()]
         order = np.unique(edges)
         units = take(item, order, where=f"{source.run.path}: {item.name}")[np.searchsorted(order, edges)]
-        names = source.names_of(str(said.get(end, "")), units) if (np.diff(units) > 0).all() else [""] * len(units)
+        names = (
+            source.names_of(str(said.get(end, "")), units)
+            if (np.diff(units) > 0).all()
+            else [""] * len(units)
+        )
         ends.append([f"{unit} {name}".strip() for unit, name in zip(units.tolist(), names, strict=True)])
     return [f"{a} → {b}" for a, b in zip(*ends, strict=True)]
-
-

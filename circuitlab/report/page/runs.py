@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from circuitlab.errors import RunFileError
@@ -53,7 +53,7 @@ class Options:
     """
 
     budget: int = BUDGET
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
     neurons: tuple[str, ...] = ()
 
 
@@ -67,7 +67,9 @@ def report(runs: Sequence[Run], options: Options | None = None) -> str:
     if not runs:
         raise RunFileError("report: no run file is named")
     if options.budget < LEAST_BUDGET:
-        raise RunFileError(f"budget: {options.budget:,} bytes hold no report; allowed: {LEAST_BUDGET:,} or more")
+        raise RunFileError(
+            f"budget: {options.budget:,} bytes hold no report; allowed: {LEAST_BUDGET:,} or more"
+        )
     wanted = named(runs, options.neurons)
     share = options.budget // len(runs)
     sources = [Source(run, "", share, options.limits, own) for run, own in zip(runs, wanted, strict=True)]

@@ -20,6 +20,8 @@ from circuitlab.report.page.choice import Extent, Limits, evenly, fit, take, uni
 from circuitlab.report.readings import specification
 
 AXES = re.compile(r"\s*\[([^\]]*)\]")
+DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, UnicodeError, OverflowError)
+"""What h5py raises on broken bytes."""
 MOST_NUMBERS = 4_000_000
 """Of a dataset without choice of places, so many numbers are read; a longer one is thinned."""
 KINDS = {
@@ -110,7 +112,12 @@ class Source:
     def said(self, path: str) -> dict[str, Any]:
         """Attributes of a group or dataset as plain values; empty where there is none."""
         item = self.run.file.get(path)
-        return {} if item is None else {key: _plain(value) for key, value in item.attrs.items()}
+        if not isinstance(item, h5py.Group | h5py.Dataset):
+            return {}
+        try:
+            return {key: _plain(value) for key, value in item.attrs.items()}
+        except DAMAGE as error:
+            raise RunFileError(f"{self.run.path}: {path}: its attributes are damaged") from error
 
     def about_population(self, name: str) -> dict[str, Any]:
         """Attributes of a population: type, size, activation, ..."""
@@ -130,10 +137,34 @@ class Source:
         item = self.run.datasets.get(f"edges/{link_name(projection)}/source_node_id")
         return 0 if item is None else int(item.shape[0])
 
+    def ends(self, projection: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Source and target of every edge of a projection.
+
+        Raises:
+            RunFileError: they name neurons that are not there.
+        """
+        said, found = self.about_projection(projection), []
+        for end in ("source", "target"):
+            path = f"edges/{link_name(projection)}/{end}_node_id"
+            ids = np.asarray(self.run.read(path))
+            size = self.size(str(said.get(end, "")))
+            if (
+                ids.ndim != 1
+                or ids.dtype.kind not in "iu"
+                or (ids.size and not 0 <= ids.min() <= ids.max() < size)
+            ):
+                raise RunFileError(
+                    f"{self.run.path}: {path}: is damaged: it names neurons that are not there"
+                )
+            found.append(ids.astype(np.int64))
+        if len(found[0]) != len(found[1]):
+            raise RunFileError(f"{self.run.path}: edges/{projection}: is damaged: ends of unequal number")
+        return found[0], found[1]
+
     def short(self, path: str) -> NDArray | None:
         """A dataset of few numbers as a whole; None where there is none or where it is not few."""
         item = self.run.datasets.get(path)
-        return None if item is None or item.size > MOST_NUMBERS else np.asarray(self.run.read(path))
+        return None if item is None or int(item.size or 0) > MOST_NUMBERS else np.asarray(self.run.read(path))
 
     def names_of(self, population: str, units: NDArray) -> list[str]:
         """Names of some neurons, empty texts where the circuit has none."""
@@ -151,10 +182,12 @@ class Source:
 
     def _recording(self, path: str) -> Recording:
         data = self.run.datasets[path]
-        said = {key: str(_plain(value)) for key, value in data.attrs.items()}
+        said = {key: str(value) for key, value in self.said(path).items()}
         folder = path.removesuffix("/data")
         said |= {key: str(value) for key, value in self.said(folder).items() if key not in said}
-        return Recording(unquote(folder.split("/")[1]), folder, data, dims(data), said)
+        return Recording(
+            unquote(folder.split("/")[1]), folder, data, dims(said.get("description", ""), data.ndim), said
+        )
 
     def frames(self, recording: Recording) -> Axis:
         """What counts a recording's frames: milliseconds, epochs, updates, or their number."""
@@ -241,12 +274,12 @@ class Source:
         return np.unique(np.concatenate([np.asarray(wanted, dtype=np.int64), rest]))
 
 
-def dims(data: h5py.Dataset) -> tuple[str, ...]:
+def dims(description: str, axes: int) -> tuple[str, ...]:
     """Names of a dataset's axes, from the brackets that its description begins with."""
-    match = AXES.match(str(data.attrs.get("description", "")))
+    match = AXES.match(description)
     names = tuple(part.strip() for part in match[1].split(",")) if match else ()
-    if len(names) != data.ndim or len(set(names)) != len(names):
-        return tuple(f"axis {number + 1}" for number in range(data.ndim))
+    if len(names) != axes or len(set(names)) != len(names):
+        return tuple(f"axis {number + 1}" for number in range(axes))
     return names
 
 
@@ -277,7 +310,9 @@ def _unit(source: Source, population: str, who: str) -> int | str:
         return "name a neuron as POPULATION:INDEX or POPULATION:NAME"
     if population not in source.populations:
         allowed = ", ".join(source.populations)
-        return f"no population '{population}'; there are {allowed}.{suggestion(population, source.populations)}"
+        return (
+            f"no population '{population}'; there are {allowed}.{suggestion(population, source.populations)}"
+        )
     size = source.size(population)
     if who.isdecimal():
         return int(who) if int(who) < size else f"{population} has neurons 0 to {size - 1}"
@@ -305,4 +340,10 @@ def _names(run: Run, kind: str, order: Any) -> list[str]:
 def _plain(value: Any) -> Any:
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
-    return value.item() if isinstance(value, np.generic) else value.tolist() if hasattr(value, "tolist") else value
+    return (
+        value.item()
+        if isinstance(value, np.generic)
+        else value.tolist()
+        if hasattr(value, "tolist")
+        else value
+    )

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.linalg import ArpackNoConvergence, eigs
 
-from circuitlab.record.storage import link_name
 from circuitlab.record.weights import weights_at
 from circuitlab.report.page.pack import pack
 from circuitlab.report.page.parts import Part, choice, controls, count, figure, paragraph
@@ -33,7 +32,8 @@ def spectrum(sources: Sequence[Source]) -> Part | None:
         "Beyond 1 to the right, a linear circuit would run away; the activation functions bound it."
     )
     body = paragraph(about, "quiet") + controls(choice("spectrum-run", "Run"))
-    body += f'<div class="figures">{figure("spectrum-plane", "Eigenvalues of the recurrent weights", tall=True, wide=True)}</div>'
+    plane = figure("spectrum-plane", "Eigenvalues of the recurrent weights", tall=True, wide=True)
+    body += f'<div class="figures">{plane}</div>'
     return Part("spectrum", "Eigenvalues", body, {"runs": runs})
 
 
@@ -55,18 +55,19 @@ def _spectra(source: Source) -> dict[str, Any]:
         return {"note": "Too many synapses for the eigenvalues of a page."}
     blocks = []
     for name, said in inner.items():
-        ends = [np.asarray(source.run.read(f"edges/{link_name(name)}/{end}_node_id")) for end in ("target", "source")]
+        senders, targets = source.ends(name)
         before = initial(source, name)
-        if before is None or any(len(end) != len(before) for end in ends):
+        if before is None or len(before) != len(targets):
             return {"note": f"The weights of {name} are not in the file."}
         after = per_edge(source, name, weights_at(source.run, name)) if snapshots(source, name) else None
-        blocks.append((ends[0] + rows[said["target"]], ends[1] + rows[said["source"]], before, after))
+        blocks.append((targets + rows[said["target"]], senders + rows[said["source"]], before, after))
     found: dict[str, Any] = {"neurons": total, "all": total <= ALL_OF}
     learned = any(block[3] is not None for block in blocks)
     for key in ("before", "after") if learned else ("before",):
         values = [block[2] if key == "before" or block[3] is None else block[3] for block in blocks]
         to, origin = (np.concatenate([block[at] for block in blocks]) for at in (0, 1))
-        numbers = _eigenvalues(csr_array((np.concatenate(values).astype(float), (to, origin)), shape=(total, total)))
+        matrix = csr_array((np.concatenate(values).astype(float), (to, origin)), shape=(total, total))
+        numbers = _eigenvalues(matrix, total)
         if numbers is None:
             return {"note": "The largest eigenvalues were not found."}
         found[key] = {
@@ -83,10 +84,9 @@ def found_of(found: dict[str, Any]) -> range:
     return range(found["before"]["real"]["shape"][0])
 
 
-def _eigenvalues(matrix: csr_array) -> NDArray[np.complex128] | None:
+def _eigenvalues(matrix: csr_array, size: int) -> NDArray[np.complex128] | None:
     if not np.isfinite(matrix.data).all():
         return None
-    size = matrix.shape[0]
     if size <= ALL_OF:
         return np.linalg.eigvals(matrix.toarray()).astype(np.complex128)
     try:

@@ -49,9 +49,7 @@ def what_was_run(sources: Sequence[Source]) -> Part:
 
 def provenance(sources: Sequence[Source]) -> Part:
     """Versions, seeds, commands, and the specifications as YAML."""
-    facts = [
-        [word, *(_told(source.run.attributes.get(key)) for source in sources)] for key, word in FACTS
-    ]
+    facts = [[word, *(_told(source.run.attributes.get(key)) for source in sources)] for key, word in FACTS]
     body = table("Versions, machine and seed", ["", *(source.label for source in sources)], facts)
     for source in sources:
         command = str(source.run.attributes.get("command") or "")
@@ -111,8 +109,8 @@ def _circuit(source: Source) -> str:
 
 def _asked(source: Source) -> str:
     experiment, kind = source.experiment, source.kind
-    control = experiment.get("control") if isinstance(experiment.get("control"), dict) else {}
-    controller = control.get("controller") if isinstance(control.get("controller"), dict) else {}
+    control = _inner(experiment, "control")
+    controller = _inner(control, "controller")
     pathway = str(control.get("pathway") or "").replace("_", " ")
     how = f"{pathway} with {control.get('feedback')} feedback" if control.get("feedback") else pathway
     if isinstance(controller.get("alpha"), (int, float)):
@@ -131,13 +129,17 @@ def _asked(source: Source) -> str:
     if kind == "diagnosis":
         conclusion = str(source.said("diagnosis").get("conclusion", ""))
         return f"What the theory asks, measured under {how}. {conclusion}".strip()
-    learn = experiment.get("learn") if isinstance(experiment.get("learn"), dict) else {}
-    data = experiment.get("data") if isinstance(experiment.get("data"), dict) else {}
+    learn, data = _inner(experiment, "learn"), _inner(experiment, "data")
     rule = str(learn.get("rule") or "an unnamed rule").replace("_", " ")
     parts = [f"It learned {data.get('name', 'its data')} by {rule}"]
     if "control" in rule and how.strip():
         parts.append(f"control by {how}")
     return ", ".join(parts) + f"; {_progress(source, learn)}, seed {experiment.get('seed', '?')}."
+
+
+def _inner(value: dict[str, Any], key: str) -> dict[str, Any]:
+    inner = value.get(key)
+    return inner if isinstance(inner, dict) else {}
 
 
 def _progress(source: Source, learn: dict[str, Any]) -> str:

@@ -31,7 +31,9 @@ def weights(sources: Sequence[Source]) -> Part | None:
     if not any(run["projections"] for run in runs):
         return None
     body = controls(
-        choice("weights-run", "Run"), choice("weights-projection", "Projection"), choice("weights-neuron", "Onto neuron")
+        choice("weights-run", "Run"),
+        choice("weights-projection", "Projection"),
+        choice("weights-neuron", "Onto neuron"),
     )
     body += '<p id="weights-facts" class="facts" aria-live="polite"></p><div class="figures">'
     body += figure("weights-histogram", "All weights of the projection")
@@ -115,8 +117,7 @@ def _fields(
     source: Source, name: str, about: dict[str, Any], before: NDArray, after: NDArray | None, share: int
 ) -> dict[str, Any]:
     """Of chosen neurons, the weights that reach them, before and after, and the way of those that moved most."""
-    group = f"edges/{link_name(name)}"
-    targets, senders = (np.asarray(source.run.read(f"{group}/{end}_node_id")) for end in ("target", "source"))
+    senders, targets = source.ends(name)
     chosen = source.chosen(about["target"])
     chosen = chosen[np.isin(chosen, targets)]
     mean = max(1.0, len(targets) / max(1, len(np.unique(targets))))
@@ -153,7 +154,9 @@ def _fields(
         "steps": steps[at].tolist() if steps is not None and len(steps) >= many and many else at.tolist(),
         "source_names": {key: called for key, called in senders_names.items() if called},
         "target_names": {key: called for key, called in targets_names.items() if called},
-        "held": "" if len(kept) == source.size(about["target"]) else f"{len(kept)} of {source.size(about['target']):,}",
+        "held": ""
+        if len(kept) == source.size(about["target"])
+        else f"{len(kept)} of {source.size(about['target']):,}",
     }
 
 
