@@ -44,7 +44,8 @@ from circuitlab.learn.penalty import JacobianPenalty
 from circuitlab.learn.rules import rule_of
 from circuitlab.learn.starts import CREDIT, FREE, Classes, Starts
 from circuitlab.learn.train import EarlyStopping, Observer, Schedule, Stopped, Trainer
-from circuitlab.record.probes import Probe, plan_probes
+from circuitlab.record.plan import plan_probes
+from circuitlab.record.probes import Probe
 from circuitlab.record.reader import open_run
 from circuitlab.record.run_file import RunWriter
 from circuitlab.record.space import NOTHING, Size, require_space

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from circuitlab.errors import CircuitError
-from circuitlab.record.probes import SYMBOLS, WORDS, select, write_units
+from circuitlab.record.plan import select
+from circuitlab.record.probes import SYMBOLS, WORDS, write_units
 from circuitlab.record.storage import link_name
 from circuitlab.spec.probes import SLICE, ProbeSpec
 

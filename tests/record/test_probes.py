@@ -12,7 +12,8 @@ import pytest
 
 from circuitlab.errors import CircuitError, RunFileError
 from circuitlab.graph.circuit import Circuit
-from circuitlab.record.probes import Probe, plan_probes
+from circuitlab.record.plan import plan_probes
+from circuitlab.record.probes import Probe
 from circuitlab.record.run_file import RunWriter
 from circuitlab.record.space import estimate_bytes, require_space
 from circuitlab.spec.probes import ProbeSpec
