@@ -163,7 +163,9 @@ def _one(follower: Follower, width: int, height: int, blocks: str) -> Renderable
         parts.append(_cut(Text(now.about, style="dim"), width))
     if now.share is not None:
         bar = Table.grid(padding=(0, 2, 0, 0))
-        done = ProgressBar(total=1.0, completed=now.share, width=max(min(40, width - 8), 1))
+        done = ProgressBar(
+            1.0, now.share, width=max(min(40, width - 8), 1), complete_style="cyan", finished_style="green"
+        )
         bar.add_row(done, f"{100 * now.share:.0f}%")
         parts.append(bar)
     small = width < 44
