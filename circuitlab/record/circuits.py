@@ -17,7 +17,9 @@ from circuitlab.errors import FormatError, RunFileError
 from circuitlab.graph.circuit import Circuit, Noise, Population, Projection
 from circuitlab.graph.edges import Edges, Rows
 from circuitlab.graph.foreign.formats import HDF5, read_foreign
-from circuitlab.record.reader import FORMAT, HDF5_SIGNATURE, Run, open_run
+from circuitlab.record import superblock
+from circuitlab.record.examine import is_marked
+from circuitlab.record.reader import Run, open_run
 from circuitlab.record.storage import link_name
 from circuitlab.record.weights import recorded, snapshot_count, weights_at
 
@@ -53,12 +55,10 @@ def is_run_file(path: Path) -> bool:
         return False
     try:
         with path.open("rb") as file:
-            if file.read(len(HDF5_SIGNATURE)) != HDF5_SIGNATURE:
-                return False
-        with h5py.File(path, "r", locking=False) as file:
-            return file.attrs.get("format") == FORMAT
+            head = file.read(superblock.SIZE)
     except OSError:
         return False
+    return superblock.is_superblock(head) and is_marked(path)
 
 
 def circuit_of_run(path: Path, weights: str = "final") -> Circuit:

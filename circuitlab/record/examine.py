@@ -11,7 +11,7 @@ import os
 import resource
 import signal
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -61,15 +61,40 @@ def examine(path: Path) -> list[str]:
     Raises:
         RunFileError: one line: damaged, of another program, pointing outside itself, or of absurd size.
     """
+    answer = _apart(path, lambda: _looked_through(path))
+    if answer is None:
+        raise RunFileError(f"{path}: is damaged: HDF5 cannot read it")
+    return answer
+
+
+def is_marked(path: Path) -> bool:
+    """Whether an HDF5 file says that it is a run file; one that HDF5 cannot read says nothing, and may be one.
+
+    Raises:
+        RunFileError: HDF5 finds no end in it.
+    """
+
+    def look() -> bool:
+        try:
+            with h5py.File(path, "r", locking=False) as file:
+                return file.attrs.get("format") == FORMAT
+        except DAMAGE:
+            return True
+
+    return _apart(path, look) is not False
+
+
+def _apart(path: Path, work: Callable[[], Any]) -> Any:
+    """What work gives (as JSON) in a process of its own; None where that died."""
     try:
         reader, writer = os.pipe()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of threads: the child touches HDF5 alone
             child = os.fork()
     except OSError:
-        return _looked_through(path)
+        return work()
     if child == 0:
-        _in_child(path, reader, writer)
+        _in_child(work, reader, writer)
     os.close(writer)
     with os.fdopen(reader, "rb") as pipe:
         said = pipe.read()
@@ -79,18 +104,18 @@ def examine(path: Path) -> list[str]:
         if isinstance(answer, str):
             raise RunFileError(answer)
         return answer
-    killed = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
-    why = "HDF5 finds no end in it" if killed == signal.SIGPROF else "HDF5 cannot read it"
-    raise RunFileError(f"{path}: is damaged: {why}")
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGPROF:
+        raise RunFileError(f"{path}: is damaged: HDF5 finds no end in it")
+    return None
 
 
-def _in_child(path: Path, reader: int, writer: int) -> NoReturn:
+def _in_child(work: Callable[[], Any], reader: int, writer: int) -> NoReturn:
     code = 1
     try:
         os.close(reader)
         _limit()
         try:
-            answer: Any = _looked_through(path)
+            answer: Any = work()
         except RunFileError as error:
             answer = str(error)
         data = json.dumps(answer).encode()
@@ -98,7 +123,7 @@ def _in_child(path: Path, reader: int, writer: int) -> NoReturn:
         while data:
             data = data[os.write(writer, data) :]
         code = 0
-    except BaseException:  # noqa: BLE001, S110 (whatever it is, the exit code tells of it)
+    except BaseException:  # noqa: BLE001 (whatever it is, the exit code tells of it)
         pass
     finally:
         os._exit(code)

@@ -19,6 +19,8 @@ from circuitlab.record.examine import DAMAGE, FORMAT, FORMAT_VERSION, STATUSES, 
 from circuitlab.record.integrity import SIGNATURE as HDF5_SIGNATURE
 from circuitlab.record.integrity import check_bytes, check_chunks
 from circuitlab.record.lock import is_held
+from circuitlab.record.recovery import recover
+from circuitlab.record.storage import verify
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -178,8 +180,11 @@ class Run:
             check_chunks(item)
             if h5py.check_string_dtype(item.dtype) is not None and item.dtype.kind == "O":
                 text = item.asstr()[()]
+                verify(item, text)
                 return text if isinstance(text, str) else np.asarray(text, dtype=object)
-            return np.asarray(item[()])
+            values = np.asarray(item[()])
+            verify(item, values)
+            return values
         except DAMAGE as error:
             raise RunFileError(f"{self.path}: {path}: is damaged and cannot be read") from error
 
@@ -227,7 +232,10 @@ class Run:
     def checkpoint(self) -> dict[str, Any]:
         """The training state to resume from, empty when none was kept."""
         try:
-            return checkpoints.read(self.file)[0]
+            state = checkpoints.read(self.file)[0]
+            if not isinstance(state, dict):
+                raise ValueError("no state")
+            return state
         except (*DAMAGE, RecursionError) as error:
             raise RunFileError(f"{self.path}: its checkpoint is damaged; start the run anew") from error
 
@@ -346,6 +354,7 @@ def open_run(path: str | Path) -> Run:
 
 def _opened(path: Path) -> tuple[h5py.File, list[str]]:
     """The file and the paths of its datasets; a few tries while a writer is at work."""
+    recover(path)
     for attempt in range(TRIES):
         try:
             whole = check_bytes(path)
