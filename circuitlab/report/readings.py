@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -55,12 +56,17 @@ class Reading:
     Args:
         title: name of the experiment. label: what tells the run from another: its rule, or its file's name.
         metrics: name -> epochs (or steps) and values, both of one length.
+        settings: of experiment and circuit, by dotted key, as text, without seeds, names and what is recorded: equal of
+            runs that are repetitions of each other. seed: of the run. stem: its file's name.
     """
 
     title: str
     label: str
     metrics: dict[str, tuple[NDArray, NDArray]] = field(default_factory=dict)
     probes: dict[str, Probe] = field(default_factory=dict)
+    settings: dict[str, str] = field(default_factory=dict)
+    seed: str = ""
+    stem: str = ""
 
     def curve(self, metric: str) -> tuple[NDArray, NDArray] | None:
         """Epochs (or steps) and values of a metric where it was measured, or None where it never was."""
@@ -89,7 +95,27 @@ def reading(run: Run) -> Reading:
         label=str(rule).replace("_", " ") if rule and "simulation" not in run.file else run.path.stem,
         metrics=numeric,
         probes=probes,
+        settings=_settings(experiment, specification(run.circuit_yaml)),
+        seed=f"{experiment.get('seed', run.attributes.get('seed', ''))}",
+        stem=run.path.stem,
     )
+
+
+def _settings(experiment: dict[str, Any], circuit: dict[str, Any]) -> dict[str, str]:
+    """What a condition is made of, by dotted key."""
+    found: dict[str, str] = {}
+
+    def walk(value: Any, key: str) -> None:
+        if isinstance(value, dict):
+            for name, inner in value.items():
+                walk(inner, f"{key}.{name}" if key else str(name))
+        else:
+            found[key] = str(value)
+
+    no_matter = {"seed", "record", "description", "circuit", "device"}
+    walk({k: v for k, v in experiment.items() if k not in no_matter}, "")
+    walk({k: v for k, v in circuit.items() if k not in {"seed", "description"}}, "circuit")
+    return found
 
 
 def specification(text: str) -> dict[str, Any]:
@@ -104,11 +130,13 @@ def _probe(run: Run, name: str) -> Probe | None:
     """A probe whose frames hold samples and neurons, else None."""
     folder = f"activity/{name}"
     data = run.datasets.get(f"{folder}/data")
-    if data is None or data.ndim != 3 or not len(data) or data.nbytes > MOST_BYTES * len(data):
+    if data is None or axes_of(data) != ("frame", "sample", "unit"):
+        return None
+    if data.ndim != 3 or not len(data) or data.nbytes > MOST_BYTES * len(data):
         return None
     frames = min(len(data), max(2, int(MOST_BYTES // max(1, data.nbytes // len(data)))))
     kept = np.unique(np.linspace(0, len(data) - 1, frames).round().astype(int))
-    time_name, time = _time(run, folder, len(data))
+    time_name, time = frame_axis(run, folder, len(data))
     samples = _beside(run, f"{folder}/sample_ids")
     units = _beside(run, f"{folder}/unit_ids")
     labels = _beside(run, f"{folder}/labels")
@@ -136,10 +164,21 @@ def _probe(run: Run, name: str) -> Probe | None:
     )
 
 
-def _time(run: Run, folder: str, frames: int) -> tuple[str, NDArray]:
+def axes_of(data: h5py.Dataset) -> tuple[str, ...]:
+    """The names of a dataset's axes, from the brackets that its description begins with; empty where there are none."""
+    text = str(data.attrs.get("description", ""))
+    inside, closing, _ = text.removeprefix("[").partition("]")
+    return tuple(name.strip() for name in inside.split(",")) if text.startswith("[") and closing else ()
+
+
+def frame_axis(run: Run, folder: str, frames: int, along_frames: bool = True) -> tuple[str, NDArray]:
     """What counts the frames of a probe, and the number of each: milliseconds of a simulation, else epochs where it was
-    recorded by epochs."""
-    time = _beside(run, f"{folder}/time")
+    recorded by epochs.
+
+    Args:
+        folder: the probe's group. along_frames: whether `time` beside the data counts frames, not points of a settling.
+    """
+    time = _beside(run, f"{folder}/time") if along_frames else None
     if time is not None and len(time) >= frames:
         return "ms", time[:frames]
     every = str(run.file[folder].attrs.get("every", ""))
