@@ -13,6 +13,8 @@ from circuitlab.errors import CircuitError, RunFileError
 from circuitlab.experiment.assemble import Assembled, begin_file
 from circuitlab.experiment.training import prepare
 from circuitlab.record.reader import Run, open_run
+from circuitlab.record.storage import link_name
+from circuitlab.record.weights import recorded, weights_at
 from circuitlab.spec.experiment import ExperimentSpec
 from circuitlab.spec.manipulations import ClampSpec
 from circuitlab.theory.diagnosis import conclusion, measures
@@ -170,7 +172,8 @@ def _snapshot(
                 "snapshot to take the run's last weights"
             )
     names = assembled.compiled.parameters_by_name()
-    own = {name: run.read(f"weights/{name}")[snapshot] for name in names if f"weights/{name}" in run.datasets}
+    known = recorded(run)
+    own = {name: weights_at(run, name, snapshot) for name in names if {name, link_name(name)} & set(known)}
     feedback = {
         name: run.read(f"feedback/{name}")[snapshot]
         for name in pathway.parameters()

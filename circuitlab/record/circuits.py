@@ -19,6 +19,7 @@ from circuitlab.graph.circuit import Circuit, Noise, Population, Projection
 from circuitlab.graph.edges import Edges, Rows
 from circuitlab.graph.foreign.formats import HDF5, read_foreign
 from circuitlab.record.reader import FORMAT, HDF5_SIGNATURE, Run, open_run
+from circuitlab.record.weights import recorded, snapshot_count, weights_at
 
 WEIGHTS = ("initial", "final")
 _NODE_FIELDS = ("bias", "name", "x", "y", "z")
@@ -220,16 +221,12 @@ def _projection(run: Run, name: str, path: str, asked: Mapping[str, Any]) -> Pro
 
 def _with_snapshot(run: Run, circuit: Circuit) -> Circuit:
     """The circuit with the weights and biases of the last snapshot; those that do not learn stay as they were."""
-    found = {path.removeprefix("weights/"): path for path in run.datasets if path.startswith("weights/")}
-    if not found.keys() - {"step"}:
+    found = recorded(run)
+    if not found:
         raise RunFileError(
             f"{run.path}: holds no weights after training; take the initial ones (--weights initial)"
         )
-    last = {
-        _name(name): np.asarray(run.read(path)[-1])
-        for name, path in found.items()
-        if name != "step" and len(run.datasets[path])
-    }
+    last = {_name(name): weights_at(run, name) for name in found if snapshot_count(run, name)}
     populations, projections = dict(circuit.populations), dict(circuit.projections)
     for name, p in circuit.populations.items():
         if f"{name}_bias" in last and p.bias is not None:
