@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
-import tempfile
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
@@ -17,7 +15,7 @@ from matplotlib.figure import Figure
 from circuitlab.errors import RunFileError
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#222222", "#8C564B")
-"""Of conditions, samples and classes: Okabe and Ito's colours, told apart by the colour-blind, and a brown for their yellow."""
+"""Of conditions, samples and classes: Okabe and Ito's, told apart by the colour-blind, a brown for their yellow."""
 RUNS = COLOURS[:2]
 SAMPLE_COLOURS = COLOURS[:3]
 SPLITS: dict[str, tuple[Literal["-", "--", ":"], float]] = {
@@ -37,6 +35,7 @@ STYLE: dict[Any, Any] = {
 }  # fmt: skip
 SUFFIXES = (".png", ".svg", ".pdf")
 
+
 def check_suffix(path: Path) -> None:
     """Refuse a picture whose name says no kind of picture.
 
@@ -48,8 +47,7 @@ def check_suffix(path: Path) -> None:
 
 
 def save(figure: Figure, path: Path, style: Mapping[Any, Any] = STYLE, dpi: int = 100) -> None:
-    """Write a picture; its suffix says the kind. It is written beside and moved into place; the same figure makes the same
-    file.
+    """Write a picture; its suffix says the kind. It is written beside and moved into place.
 
     Args:
         style: that the figure was made in.
@@ -64,17 +62,11 @@ def save(figure: Figure, path: Path, style: Mapping[Any, Any] = STYLE, dpi: int 
     with mpl.rc_context(dict(style)), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")  # of a name in letters that the font lacks
         figure.savefig(drawn, dpi=dpi, format=suffix, metadata=metadata)
-    beside = None
+    beside = path.with_name(f".{path.name}.writing")
     try:
-        number, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(number, "wb") as file:
-            file.write(drawn.getvalue())
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(beside, 0o666 & ~mask)
-        os.replace(beside, path)
+        beside.write_bytes(drawn.getvalue())
+        beside.replace(path)
     except OSError as error:
-        if beside is not None:
-            with suppress(OSError):
-                os.unlink(beside)
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
         raise RunFileError(f"{path}: cannot be written ({(error.strerror or str(error)).lower()})") from None

@@ -15,6 +15,7 @@ from circuitlab.report.figures.base import (
     Choice,
     Page,
     axis_label,
+    capital,
     chosen_population,
     example,
     refuse,
@@ -42,7 +43,7 @@ CLASSES = 40
 
 def draw(run: Run, choice: Choice) -> Figure:
     """Heat maps of one recorded variable of each population."""
-    shown = _chosen(run, choice)
+    shown = chosen(run, choice)
     if not shown:
         of = f" of '{choice.population}'" if choice.population else ""
         raise refuse(
@@ -52,19 +53,19 @@ def draw(run: Run, choice: Choice) -> Figure:
             f"add a probe such as {example(run, 'rate', ', samples: [0, 1, 2, 3], of: test', choice.population)}",
         )
     left_out = len({r.population for r in shown}) - POPULATIONS
-    shown = shown[:POPULATIONS] if "real time" not in {r.phase for r in shown} else shown[:POPULATIONS]
+    shown = shown[:POPULATIONS]
     page = Page(f"Activity: {run.path.stem}", 7.5 if len(shown) < 3 else 9.5)
     places = np.atleast_1d(np.asarray(page.figure.subfigures(len(shown), 1, squeeze=False)).ravel())
     said: dict[str, None] = {}
     for place, one in zip(places, shown, strict=True):
-        for sentence in panel(place, one, choice):
+        for sentence in panel(place, one, choice, one is shown[-1]):
             said[sentence] = None
     if left_out > 0:
         said[f"{left_out} more populations are recorded; --population shows another."] = None
     return page.caption(*said)
 
 
-def _chosen(run: Run, choice: Choice) -> list[Recorded]:
+def chosen(run: Run, choice: Choice) -> list[Recorded]:
     """One recording of each population, or those asked for."""
     population = chosen_population("activity", run, choice)
     known = [
@@ -87,37 +88,45 @@ def _chosen(run: Run, choice: Choice) -> list[Recorded]:
     return sorted(found.values(), key=lambda r: (VARIABLES.index(r.variable), -r.sizes["unit"]))
 
 
-def panel(place: Figure | SubFigure, one: Recorded, choice: Choice) -> list[str]:
+def panel(place: Figure | SubFigure, one: Recorded, choice: Choice, last: bool = True) -> list[str]:
     """The maps of one recording, side by side.
+
+    Args:
+        last: whether no other maps stand below, which would say what lies along the lower axis.
 
     Returns:
         Sentences of the caption.
     """
     if one.phase == "real time":
-        return _over_time(place, one, choice)
+        return _over_time(place, one, choice, last)
     kept = evenly(one.sizes["sample"], SAMPLES)
     if choice.samples:
         kept = np.array(sample_columns(one, choice.samples))
     units = evenly(one.sizes["unit"], UNITS)
     labels = None if one.labels is None else one.labels[kept]
     order, edges, names = by_class(labels, len(kept))
-    maps = [(when, values[np.ix_(order, np.arange(len(units)))].T) for when, values in _maps(one, kept, units)]
+    maps = [
+        (when, values[np.ix_(order, np.arange(len(units)))].T) for when, values in _maps(one, kept, units)
+    ]
     neurons = by_preference(maps[-1][1], edges)
     axes = np.atleast_1d(np.asarray(place.subplots(1, len(maps), sharey=True)))
-    title = f"{one.population}, {WORDS.get(one.variable, one.variable)}"
     for index, (ax, (when, values)) in enumerate(zip(axes, maps, strict=True)):
         image = heat(ax, values[neurons], [values for _, values in maps])
-        ax.set_title(f"{title}: {when}" if index == 0 else when)
+        ax.set_title(capital(when))
         mark_classes(ax, edges, names)
-        ax.set_xlabel("samples, by class" if names else "samples")
+        if last:
+            ax.set_xlabel("samples, by class" if names else "samples")
         if index == 0:
-            ax.set_ylabel(f"{len(units):,} neurons")
+            ax.set_ylabel(f"{one.population}\n{len(units):,} neurons")
     bar = place.colorbar(image, ax=list(axes), fraction=0.04, pad=0.01)
     bar.set_label(WORDS.get(one.variable, one.variable))
     bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
     sort = "by the class they prefer" if names else "by their mean"
     return [
-        "Rows: neurons, sorted " + sort + (" after learning" if "frame" in one.dims else "") + "; columns: samples.",
+        "Rows: neurons, sorted "
+        + sort
+        + (" after learning" if "frame" in one.dims else "")
+        + "; columns: samples.",
         "" if one.fixed else "The samples differ from frame to frame.",
         subset("neurons", len(units), one.sizes["unit"]),
         "" if choice.samples else subset("samples", len(kept), one.sizes["sample"]),
@@ -138,7 +147,7 @@ def _maps(one: Recorded, samples: NDArray, units: NDArray) -> list[tuple[str, ND
     return found
 
 
-def _over_time(place: Figure | SubFigure, one: Recorded, choice: Choice) -> list[str]:
+def _over_time(place: Figure | SubFigure, one: Recorded, choice: Choice, last: bool) -> list[str]:
     """Neurons over the time of a simulation, one map for each of up to three samples."""
     frames, units = with_ends(one.sizes["frame"], FRAMES), evenly(one.sizes["unit"], UNITS)
     samples = sample_columns(one, choice.samples) or list(range(min(TRACES, one.sizes["sample"])))
@@ -149,13 +158,11 @@ def _over_time(place: Figure | SubFigure, one: Recorded, choice: Choice) -> list
     axes = np.atleast_1d(np.asarray(place.subplots(1, len(maps), sharey=True)))
     for index, (ax, values, sample) in enumerate(zip(axes, maps, samples, strict=True)):
         image = heat(ax, values[order], maps, extent=(time[0], time[-1], len(units) - 0.5, -0.5))
-        ax.set_title(
-            (f"{one.population}, {WORDS.get(one.variable, one.variable)}: " if index == 0 else "")
-            + f"sample {int(one.sample_ids[sample])}"
-        )
-        ax.set_xlabel(axis_label("ms"))
+        ax.set_title(f"Sample {int(one.sample_ids[sample])}")
+        if last:
+            ax.set_xlabel(axis_label("ms"))
         if index == 0:
-            ax.set_ylabel(f"{len(units):,} neurons")
+            ax.set_ylabel(f"{one.population}\n{len(units):,} neurons")
     bar = place.colorbar(image, ax=list(axes), fraction=0.04, pad=0.01)
     bar.set_label(WORDS.get(one.variable, one.variable))
     bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]

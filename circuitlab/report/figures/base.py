@@ -30,8 +30,12 @@ WIDTH, HEIGHT = 13.333, 7.5
 """Inches of a page: a slide's."""
 BEFORE, AFTER = "#8a8a8a", COLOURS[0]
 """Colours of what was before learning, and after it."""
-LETTERS = 150
+LETTERS = 128
 """Of a caption, to a line."""
+
+
+PERCENT = FuncFormatter(lambda value, _: f"{100 * value:.4g}%")
+"""Of an axis of shares."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,19 @@ class Page:
         self.title = textwrap.shorten(title, 95, placeholder=" ...")
         top = self.figure.text(0.012, 1 - 0.16 / height, self.title, fontsize=19, fontweight="bold", va="top")
         top.set_in_layout(False)
+
+    def legend(self, handles: Sequence[Any]) -> None:
+        """Says at the top right what lines mean in all panels."""
+        shown = self.figure.legend(
+            handles=list(handles),
+            loc="upper right",
+            ncols=4,
+            bbox_to_anchor=(0.995, 1 - 0.08 / self.height),
+            handlelength=1.3,
+            columnspacing=1.4,
+            borderaxespad=0.0,
+        )
+        shown.set_in_layout(False)
 
     def caption(self, *sentences: str) -> Figure:
         """Writes the caption, makes room for it, and returns the figure."""
@@ -205,6 +222,21 @@ def whole_numbers(axes: Axes, most: int = 7) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=most))
 
 
+def same_height(axes: Iterable[Axes]) -> None:
+    """Gives upper axes ranges of one height, each about its own middle, so that distances compare."""
+    panels = list(axes)
+    tall = max(high - low for low, high in (ax.get_ylim() for ax in panels))
+    for ax in panels:
+        middle = sum(ax.get_ylim()) / 2
+        ax.set_ylim(middle - tall / 2, middle + tall / 2)
+        ax.yaxis.set_major_locator(MaxNLocator(3))
+
+
+def capital(text: str) -> str:
+    """The text with a capital first letter."""
+    return text[:1].upper() + text[1:]
+
+
 def axis_label(name: str) -> str:
     """What an axis of frames or points is called."""
     return {"ms": "time (ms)", "update": "updates made", "epoch": "epochs finished"}.get(name, name)
@@ -216,9 +248,9 @@ def grid_of(count: int) -> tuple[int, int]:
     return math.ceil(count / columns), columns
 
 
-def panels(place: Figure | SubFigure, count: int) -> list[Axes]:
-    """So many panels, in rows."""
-    rows, columns = grid_of(count)
+def panels(place: Figure | SubFigure, count: int, across: int | None = None) -> list[Axes]:
+    """So many panels, in rows; `across` of them in a row where given."""
+    rows, columns = grid_of(count) if across is None else (-(-count // across), across)
     made = np.ravel(np.asarray(place.subplots(rows, columns, squeeze=False)))
     for extra in made[count:]:
         extra.set_visible(False)

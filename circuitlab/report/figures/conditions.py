@@ -97,7 +97,12 @@ def _labels(members: list[list[Reading]]) -> list[str]:
 
 
 def lines(
-    axes: Axes, condition: Condition, metric: str, dashes: Dashes = "-", width: float = 2.8, label: str | None = None
+    axes: Axes,
+    condition: Condition,
+    metric: str,
+    dashes: Dashes = "-",
+    width: float = 2.8,
+    label: str | None = None,
 ) -> bool:
     """Draws one metric of a condition: every seed thin, mean and band where there are several.
 
@@ -128,7 +133,11 @@ def seeds_sentence(found: Sequence[Condition]) -> str:
     counts = [len(c.runs) for c in found]
     if max(counts) == 1:
         return ""
-    each = f"{counts[0]}" if len(set(counts)) == 1 else ", ".join(f"{c.label} {n}" for c, n in zip(found, counts, strict=True))
+    each = (
+        f"{counts[0]}"
+        if len(set(counts)) == 1
+        else ", ".join(f"{c.label} {n}" for c, n in zip(found, counts, strict=True))
+    )
     return f"Thin: every seed ({each}); thick: their mean; band: standard deviation over seeds."
 
 

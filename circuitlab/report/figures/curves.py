@@ -8,10 +8,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import PercentFormatter
 
 from circuitlab.record.reader import Run
-from circuitlab.report.figures.base import GREY, Page, log_axis, note, panels, refuse, whole_numbers
+from circuitlab.report.figures.base import GREY, PERCENT, Page, log_axis, note, panels, refuse, whole_numbers
 from circuitlab.report.figures.conditions import (
     Condition,
     conditions,
@@ -30,7 +29,10 @@ def draw(run: Run, readings: Sequence[Reading]) -> Figure:
     wanted = [*metrics, *(["control_cost"] if any(c.curves("control_cost") for c in found) else [])]
     if not wanted:
         raise refuse(
-            "curves", run, "holds no learning curves", "they are in the file of every training (circuitlab run)"
+            "curves",
+            run,
+            "holds no learning curves",
+            "they are in the file of every training (circuitlab run)",
         )
     page = Page(_title(readings), 6.6 if len(wanted) < 4 else 7.5)
     for axes, metric in zip(panels(page.figure, len(wanted)), wanted, strict=True):
@@ -40,12 +42,13 @@ def draw(run: Run, readings: Sequence[Reading]) -> Figure:
             learning(axes, found, metric)
     if len(found) > 1:
         handles = [Line2D([], [], color=c.colour, linewidth=3.2, label=c.label) for c in found]
-        page.figure.legend(
-            handles=handles, loc="outside upper left", ncols=min(4, len(found)), fontsize=14, handlelength=1.4
-        )
-    shown = "" if len(found) == 1 else "Measured on the samples named in each panel's corner. "
-    cost = "Control cost: half the squared control at the controlled equilibrium, per sample." if "control_cost" in wanted else ""
-    return page.caption(shown + seeds_sentence(found), cost)
+        page.legend(handles)
+    cost = (
+        "Control cost: half the squared control at the controlled equilibrium, per sample."
+        if "control_cost" in wanted
+        else ""
+    )
+    return page.caption(seeds_sentence(found), cost)
 
 
 def _title(readings: Sequence[Reading]) -> str:
@@ -79,7 +82,7 @@ def learning(axes: Axes, found: Sequence[Condition], metric: str) -> None:
     elif splits:
         note(axes, f"{SPLIT_WORDS[splits[0]]} samples")
     if metric == "accuracy":
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axes.yaxis.set_major_formatter(PERCENT)
         limits = learned_range([c for one in found for s in splits for c in one.curves(f"{s}_accuracy")])
         if limits is not None:
             axes.set_ylim(*limits)
@@ -91,7 +94,7 @@ def control_cost(axes: Axes, found: Sequence[Condition]) -> None:
     """What control the circuit still needs, on a logarithmic axis."""
     axes.set_title("Control still needed")
     axes.set_xlabel("epochs finished")
-    axes.set_ylabel("control cost per sample")
+    axes.set_ylabel("control cost")
     whole_numbers(axes)
     all_ = [values for c in found for _, values in c.curves("control_cost")]
     together = np.concatenate(all_) if all_ else np.ones(1)

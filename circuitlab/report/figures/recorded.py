@@ -8,17 +8,18 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import unquote
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from circuitlab.errors import RunFileError
 from circuitlab.record.reader import Run
 from circuitlab.record.storage import link_name
-from circuitlab.report.readings import axes_of, frame_axis
 
 Index = int | slice | list[int] | NDArray
 FRAMES, SAMPLES, UNITS = 1500, 1000, 1000
 """Frames, samples and neurons of one dataset that a figure reads at most, at equal distances."""
+SAID = ("variable", "population", "phase", "projection")
 _DAMAGE = (OSError, RuntimeError, ValueError, TypeError, KeyError)
 
 
@@ -29,7 +30,7 @@ class Recorded:
     Args:
         path: of the data. name: of the probe, or `equilibria/free/l23/soma`.
         dims: names of its axes, such as frame, sample, unit. sizes: of each.
-        variable, population, phase: as recorded; empty where not said.
+        variable, population, phase, projection: as recorded; empty where not said.
     """
 
     run: Run = field(repr=False)
@@ -40,6 +41,7 @@ class Recorded:
     variable: str
     population: str
     phase: str
+    projection: str = ""
 
     def read(self, **at: Index) -> NDArray:
         """Part of the values; axes that are not named are read whole, one given as a number falls away.
@@ -50,8 +52,8 @@ class Recorded:
         Raises:
             RunFileError: the data are damaged.
         """
-        chosen = {dim: at.get(dim, slice(None)) for dim in self.dims}
-        lists = [d for d, index in chosen.items() if not isinstance(index, int | np.integer | slice)]
+        chosen = {dim: _plain(at.get(dim, slice(None))) for dim in self.dims}
+        lists = [d for d, index in chosen.items() if not isinstance(index, int | slice)]
         # HDF5 takes one list of numbers at a time: the shortest ones are gone through one by one.
         lists.sort(key=lambda d: len(np.asarray(chosen[d])))
         return _read(self.run, self.path, self.dims, chosen, lists)
@@ -106,9 +108,7 @@ class Recorded:
     def labels(self) -> NDArray | None:
         """Class of each sample, [sample], or None."""
         size = self.sizes.get("sample", 0)
-        if self.path.startswith("equilibria/"):
-            found = target_classes(self.run)
-        elif self.phase == "real time":
+        if self.path.startswith("equilibria/") or self.phase == "real time":
             found = target_classes(self.run)
         else:
             found = self.beside("labels")
@@ -126,7 +126,7 @@ class Recorded:
 
     @cached_property
     def points(self) -> tuple[str, NDArray] | None:
-        """What counts the points of a trajectory (ms or iteration), and the number of each; None where there is none."""
+        """What counts the points of a trajectory (ms or iteration), and the number of each; None without one."""
         if self.phase == "real time" and "frame" in self.dims:
             return self.frames
         if "point" not in self.dims:
@@ -146,40 +146,60 @@ class Recorded:
         return "before learning" if value == 0 else f"after {value:,g} {name}{'s' if value != 1 else ''}"
 
 
+def _plain(index: Index) -> int | slice | NDArray:
+    """An index as a number, a slice, or an array, which is a slice where it can be."""
+    if isinstance(index, slice):
+        return index
+    if isinstance(index, int | np.integer):
+        return int(index)
+    numbers = np.asarray(index, dtype=np.int64)
+    ascending = len(numbers) > 0 and bool((np.diff(numbers) > 0).all())
+    pieces = _slices(numbers) if ascending else []
+    return pieces[0] if len(pieces) == 1 else numbers
+
+
 def _read(run: Run, path: str, dims: tuple[str, ...], chosen: dict[str, Any], lists: list[str]) -> NDArray:
     if len(lists) > 1:
         first = lists[0]
         parts = [
             _read(run, path, dims, {**chosen, first: int(i)}, lists[1:]) for i in np.asarray(chosen[first])
         ]
-        left = [d for d in dims if isinstance(chosen[d], slice) or d in lists]
+        left = [d for d in dims if not isinstance(chosen[d], int)]
         return np.stack(parts, axis=left.index(first)) if parts else np.empty((0,) * len(left))
-    selection: list[Any] = []
-    back: tuple[int, NDArray] | None = None
-    axis = 0
-    for dim in dims:
-        index = chosen[dim]
-        if dim in lists:
-            numbers, inverse = np.unique(np.asarray(index, dtype=np.int64), return_inverse=True)
-            selection.append(_range(numbers))
-            back = (axis, np.asarray(inverse).reshape(-1))
-        else:
-            selection.append(int(index) if isinstance(index, int | np.integer) else index)
-        axis += not isinstance(selection[-1], int)
+    if not lists:
+        return _part(run, path, tuple(chosen[d] for d in dims))
+    dim = lists[0]
+    numbers, inverse = np.unique(np.asarray(chosen[dim], dtype=np.int64), return_inverse=True)
+    axis = [d for d in dims if d == dim or isinstance(chosen[d], slice)].index(dim)
+    parts = [
+        _part(run, path, tuple(piece if d == dim else chosen[d] for d in dims)) for piece in _slices(numbers)
+    ]
+    if not parts:
+        return np.empty([0 for d in dims if d == dim or isinstance(chosen[d], slice)])
+    return np.take(np.concatenate(parts, axis=axis), np.asarray(inverse).reshape(-1), axis=axis)
+
+
+def _part(run: Run, path: str, selection: tuple[int | slice, ...]) -> NDArray:
     try:
-        values = np.asarray(run.datasets[path][tuple(selection)])
+        return np.asarray(run.datasets[path][selection])
     except _DAMAGE as error:
         raise RunFileError(f"{run.path}: {path}: is damaged and cannot be read") from error
-    return values if back is None else np.take(values, back[1], axis=back[0])
 
 
-def _range(numbers: NDArray) -> slice | NDArray:
-    """Ascending numbers as a slice where they lie at equal distances: HDF5 reads those much faster."""
-    apart = np.unique(np.diff(numbers))
-    if len(numbers) and len(apart) <= 1:
-        step = int(apart[0]) if len(apart) else 1
-        return slice(int(numbers[0]), int(numbers[-1]) + 1, step)
-    return numbers
+def _slices(numbers: NDArray) -> list[slice]:
+    """Ascending numbers as few slices at equal distances: HDF5 is slow with lists of numbers."""
+    found, start = [], 0
+    while start < len(numbers):
+        stop = start + 1
+        if stop < len(numbers):
+            step = int(numbers[stop] - numbers[start])
+            while stop < len(numbers) and int(numbers[stop] - numbers[stop - 1]) == step:
+                stop += 1
+        else:
+            step = 1
+        found.append(slice(int(numbers[start]), int(numbers[stop - 1]) + 1, step))
+        start = stop
+    return found
 
 
 def evenly(count: int, most: int) -> NDArray:
@@ -188,10 +208,10 @@ def evenly(count: int, most: int) -> NDArray:
 
 
 def with_ends(count: int, most: int) -> NDArray:
-    """At most so many numbers below `count`, nearly evenly, the first and the last among them."""
-    if count <= most:
-        return np.arange(count)
-    return np.unique(np.linspace(0, count - 1, most).round().astype(np.int64))
+    """At most so many numbers below `count`, at equal distances, and the last one."""
+    return (
+        np.unique(np.append(evenly(count, max(1, most - 1)), count - 1)) if count > most else np.arange(count)
+    )
 
 
 def recordings(run: Run) -> list[Recorded]:
@@ -200,12 +220,12 @@ def recordings(run: Run) -> list[Recorded]:
     for path, item in run.datasets.items():
         parts = path.split("/")
         if parts[0] == "activity" and len(parts) == 3 and parts[2] == "data":
-            said = {key: str(item.attrs.get(key, "")) for key in ("variable", "population", "phase")}
+            said = {key: str(item.attrs.get(key, "")) for key in SAID}
             name = unquote(parts[1])
         elif parts[0] == "equilibria" and len(parts) == 4:
             population = unquote(parts[3] if parts[2] == "controller" else parts[2])
             variable = "controller" if parts[2] == "controller" else parts[3]
-            said = {"variable": variable, "population": population, "phase": parts[1]}
+            said = {"variable": variable, "population": population, "phase": parts[1], "projection": ""}
             name = path
         else:
             continue
@@ -223,12 +243,16 @@ def of_neurons(run: Run) -> list[Recorded]:
 
 def populations(run: Run) -> dict[str, dict[str, Any]]:
     """Attributes of every population of the file, by name."""
-    return {unquote(n) if n != "%" else "": dict(run.file[f"nodes/{n}"].attrs) for n in _members(run, "nodes")}
+    return {
+        unquote(n) if n != "%" else "": dict(run.file[f"nodes/{n}"].attrs) for n in _members(run, "nodes")
+    }
 
 
 def projections(run: Run) -> dict[str, dict[str, Any]]:
     """Attributes of every projection of the file, by name."""
-    return {unquote(n) if n != "%" else "": dict(run.file[f"edges/{n}"].attrs) for n in _members(run, "edges")}
+    return {
+        unquote(n) if n != "%" else "": dict(run.file[f"edges/{n}"].attrs) for n in _members(run, "edges")
+    }
 
 
 def _members(run: Run, group: str) -> Iterable[str]:
@@ -254,3 +278,36 @@ def target_classes(run: Run) -> NDArray | None:
     values = run.read(paths[0])
     one_hot = bool(((values >= 0) & (values <= 1)).all() and np.allclose(values.sum(1), 1, atol=1e-4))
     return values.argmax(1) if one_hot else None
+
+
+def axes_of(data: h5py.Dataset) -> tuple[str, ...]:
+    """The names of a dataset's axes, from the brackets that its description begins with; empty where there are none."""
+    text = str(data.attrs.get("description", ""))
+    inside, closing, _ = text.removeprefix("[").partition("]")
+    return tuple(name.strip() for name in inside.split(",")) if text.startswith("[") and closing else ()
+
+
+def frame_axis(run: Run, folder: str, frames: int, along_frames: bool = True) -> tuple[str, NDArray]:
+    """What counts the frames of a probe, and the number of each: milliseconds of a simulation, else epochs where it was
+    recorded by epochs.
+
+    Args:
+        folder: the probe's group. along_frames: whether `time` beside the data counts frames, not points of a settling.
+    """
+    time = _beside(run, f"{folder}/time") if along_frames else None
+    if time is not None and len(time) >= frames:
+        return "ms", time[:frames]
+    every = str(run.file[folder].attrs.get("every", ""))
+    epoch, step = _beside(run, f"{folder}/epoch"), _beside(run, f"{folder}/step")
+    if epoch is not None and len(epoch) >= frames:
+        return "epoch", epoch[:frames]
+    if every.endswith(("epoch", "epochs")) and step is not None and len(step):
+        apart = int(every.split()[0])
+        return "epoch", apart * (np.arange(frames) + (step[0] > 0))
+    if step is not None and len(step) >= frames:
+        return "update", step[:frames]
+    return "frame", np.arange(frames)
+
+
+def _beside(run: Run, path: str) -> NDArray | None:
+    return run.read(path) if path in run.datasets else None
