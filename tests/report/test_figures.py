@@ -382,9 +382,9 @@ def test_odd_names_are_drawn_as_they_are(tmp_path: Path) -> None:
     text = figure_runs.CIRCUIT.replace("cells", "_cells-1")
     path = tmp_path / "odd.h5"
     with RunWriter.create(
-        path, circuit=circuit_of(text), circuit_yaml=text, experiment_yaml="experiment: $a$ \\u7d30\\u80de\n"
+        path, circuit=circuit_of(text), circuit_yaml=text, experiment_yaml="experiment: $a$ \u7d30\u80de\n"
     ) as writer:
-        writer.finish()
+        writer.append("training/test_loss", 1.0, units="nats", description="[epoch] loss")
     with open_run(path) as run:
         figures.plot("weights", [run], [reading(run)], Choice(), tmp_path / "odd.png")
         figures.plot("overview", [run], [reading(run)], Choice(), tmp_path / "title.png")
