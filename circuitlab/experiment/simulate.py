@@ -16,8 +16,8 @@ from circuitlab.experiment.equilibrium import write_feedback
 from circuitlab.experiment.simulate_arrays import Arrays, unlabelled
 from circuitlab.experiment.simulation import FREE, SILENCE, Prepared, Settings, begins, prepare, specification
 from circuitlab.record.place import refuse_existing
-from circuitlab.record.probes import require_space
 from circuitlab.record.run_file import RunWriter
+from circuitlab.record.space import require_space
 from circuitlab.record.storage import uninterrupted
 from circuitlab.record.traces import Trace
 from circuitlab.spec.circuit import CircuitSpec, load_circuit

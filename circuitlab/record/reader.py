@@ -13,9 +13,10 @@ import numpy as np
 from circuitlab.errors import RunFileError, suggestion
 from circuitlab.record import checkpoint as checkpoints
 from circuitlab.record.lock import is_held
+from circuitlab.record.recovery import recover
 
 FORMAT = "circuitlab-run"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 STATUSES = ("running", "complete", "interrupted", "failed")
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
@@ -194,6 +195,7 @@ def open_run(path: str | Path) -> Run:
             outside itself.
     """
     path = Path(path)
+    recover(path)
     try:
         with path.open("rb") as start:
             signature = start.read(len(HDF5_SIGNATURE))

@@ -51,8 +51,8 @@ def _write(path: Path, edit: Callable[[h5py.File], object]) -> None:
             "is an HDF5 file of another program, not a run file (format 'circuitlab-run')",
         ),
         (
-            lambda f: f.attrs.__setitem__("format_version", 2),
-            "has format version 2, this circuitlab reads up to 1; install a newer circuitlab",
+            lambda f: f.attrs.__setitem__("format_version", 3),
+            "has format version 3, this circuitlab reads up to 2; install a newer circuitlab",
         ),
         (lambda f: f.attrs.__setitem__("format_version", "x"), "is damaged: format version 'x'"),
         (lambda f: f.attrs.__setitem__("status", "x"), "is damaged: status 'x'"),
