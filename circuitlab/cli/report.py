@@ -67,7 +67,7 @@ def size(text: str) -> int:
     Raises:
         CircuitlabError: it is none.
     """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(k|M|G)?i?B?\s*", text, re.IGNORECASE)
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(k|M|G)?B?\s*", text, re.IGNORECASE)
     if not match:
         raise CircuitlabError(f"--budget: '{text}' is no size; allowed: such as 8MB or 500kB")
     return int(float(match[1]) * {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}[(match[2] or "").lower()])

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from circuitlab.report.page.choice import evenly, take
-from circuitlab.report.page.pack import pack
+from circuitlab.report.page.pack import pack, text
 from circuitlab.report.page.parts import Part, choice, controls, count, figure, paragraph
 from circuitlab.report.page.source import Recording, Source
 
@@ -48,8 +48,12 @@ def _invitation(sources: Sequence[Source]) -> str:
     training = [source for source in sources if source.kind in ("training", "")]
     if not training:
         return ""
-    return paragraph(
-        "Which samples these were is not recorded; probes of the variables residual, iterations and converged tell."
+    yaml = "record:\n  settled: {variable: converged, of: test, every: 1 epoch, samples: [0, 1, 2, 3, 4, 5, 6, 7]}"
+    return (
+        paragraph(
+            "Which samples these were is not recorded. Probes of converged, residual and iterations tell:"
+        )
+        + f'<pre tabindex="0"><code>{text(yaml)}</code></pre>'
     )
 
 

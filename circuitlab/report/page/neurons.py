@@ -163,7 +163,8 @@ def _of_probe(source: Source, recording: Recording) -> _Group:
     phase, of = recording.said("phase"), recording.said("of")
     words = [PHASES.get(phase, phase)] if phase else []
     if kind == "settling":
-        words = [f"settling to the {words[0]}" if words and phase != "real time" else "settling"]
+        how = "in real time" if points is not None and points.name == "ms" else "iterations of the solver"
+        words = [f"settling to the {words[0]}" if words and phase != "real time" else "settling", how]
     if of and kind != "time":
         words.append(
             f"{'training' if of == 'train' else of} samples"

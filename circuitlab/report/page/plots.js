@@ -44,6 +44,8 @@ const plots = (() => {
     page.byId(`${id}-words`).textContent = words;
     page.shown.set(id, { traces, form });
     Plotly.react(place, traces, form, config);
+    // A figure that became wider or narrower since it was drawn.
+    if (Math.abs(place._fullLayout.width - place.clientWidth) > 1) Plotly.relayout(place, { autosize: true });
     if (page.tables.has(id)) numbers(id, true);
   }
 

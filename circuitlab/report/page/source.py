@@ -206,15 +206,27 @@ class Source:
         return Axis("frame", np.arange(count)) if step is None else Axis("update", step)
 
     def points(self, recording: Recording) -> Axis | None:
-        """What counts the points of a settling trajectory: milliseconds or iterations; None where there are none."""
+        """What counts the points of a settling trajectory: milliseconds or iterations; None where there are none.
+
+        Of iterations, those after the last sample came to rest are left out: nothing happens there.
+        """
         count = recording.shape.get("point")
         if count is None:
             return None
         for beside, name in (("time", "ms"), ("iteration", "iteration")):
             values = self._beside(recording, beside, count)
             if values is not None:
-                return Axis(name, values)
+                return Axis(
+                    name, values[: self._moving(recording, values)] if name == "iteration" else values
+                )
         return Axis("point", np.arange(count))
+
+    def _moving(self, recording: Recording, iterations: NDArray) -> int:
+        """Points of a trajectory until every sample has come to rest, that one among them."""
+        made = self.short(f"{recording.path}/iterations")
+        if made is None or made.dtype.kind not in "iuf" or not np.isfinite(made).any():
+            return len(iterations)
+        return min(len(iterations), int(np.searchsorted(iterations, np.nanmax(made))) + 2)
 
     def _beside(self, recording: Recording, name: str, count: int) -> NDArray | None:
         values = self.short(f"{recording.path}/{name}")
@@ -243,9 +255,13 @@ class Source:
     @cached_property
     def limits(self) -> Limits:
         """The most of each axis of the activity that the page holds of this run."""
-        extents = [Extent(r.shape, self.frames(r).name == "ms") for r in self.activity]
+        extents = [Extent(self._extent(r), self.frames(r).name == "ms") for r in self.activity]
         extents += [Extent({"sample": s.shape[0], "unit": s.shape[1]}) for s in self.settled.values()]
         return fit(extents, int(0.6 * self.most_bytes), self.asked)
+
+    def _extent(self, recording: Recording) -> dict[str, int]:
+        points = self.points(recording)
+        return recording.shape | ({} if points is None else {"point": len(points.values)})
 
     @cached_property
     def settled(self) -> dict[tuple[str, str, str], h5py.Dataset]:

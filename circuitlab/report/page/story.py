@@ -84,6 +84,9 @@ def _card(source: Source) -> str:
         lines.append(f'<dl class="results">{results}</dl>')
     elif source.kind in ("training", ""):
         lines.append(paragraph("Nothing has been measured yet."))
+    failure = str(source.run.attributes.get("failure") or "")
+    if failure and status == "failed":
+        lines.append(paragraph(f"It failed: {failure}"))
     facts = [f"File {source.run.path.name}", *_when(source), STATUS[status] if status != "complete" else ""]
     lines.append(paragraph("; ".join(fact for fact in facts if fact) + ".", "quiet"))
     return f'<article class="card">{"".join(lines)}</article>'
