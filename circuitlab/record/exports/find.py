@@ -11,7 +11,8 @@ import h5py
 import numpy as np
 
 from circuitlab.errors import RunFileError, suggestion
-from circuitlab.record.exports.recordings import DAMAGE, ROW_AXES, Recording, unlinked
+from circuitlab.record.examine import DAMAGE
+from circuitlab.record.exports.recordings import ROW_AXES, Recording, unlinked
 from circuitlab.record.reader import Run
 
 PLACES = ("activity", "equilibria", "updates", "feedback", "factors", "samples", "diagnosis")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from circuitlab.graph.foreign.hdf5_out import writable
 from circuitlab.record.exports.nwb_circuit import SMALL, Circuitry, new_file, packed
 from circuitlab.record.exports.nwb_types import (
     NWBHDF5IO,
@@ -25,8 +26,8 @@ from circuitlab.record.exports.nwb_types import (
     TimeSeries,
     VectorData,
 )
-from circuitlab.record.exports.recordings import Recording, file_name, step_of
-from circuitlab.record.storage import open_for_writing
+from circuitlab.record.exports.recordings import ROWS, Recording, file_name, step_of
+from circuitlab.record.exports.tidy import MEANING
 
 if TYPE_CHECKING:
     from circuitlab.record.exports import Job
@@ -42,7 +43,7 @@ class Clock:
     stands_for: str
     start: float | None = None
     rate: float | None = None
-    times: np.ndarray | None = None
+    times: Any = None
 
     @property
     def options(self) -> dict[str, Any]:
@@ -107,7 +108,7 @@ def write_nwb(job: Job) -> list[str]:
         if job.learning:
             _add_learning(job, nwb)
         path: Path = job.folder / f"{file_name(job.name, set())}.nwb"
-        with open_for_writing(path, create=True) as file, NWBHDF5IO(file=file, mode="w") as io:
+        with writable(path) as file, NWBHDF5IO(file=file, mode="w") as io:
             io.write(nwb)
     return left_out
 
@@ -145,16 +146,19 @@ class Series:
             shape = (recording.shape[0], *((samples,) if samples > 1 else ()), *columns)
             clock = _real_time(recording)
             if all(size <= shape[0] for size in shape[1:]):
-                rows = "" if samples < 2 else self._rows(f"{name}_samples", _samples(recording))
+                rows = ""
+                if samples > 1:
+                    said = recording.said(["sample"], [np.arange(samples)])
+                    columns = [_column(key, values) for key, values in said.items()]
+                    rows = self._rows(f"{name}_samples", columns, samples)
                 self._put(recording, name, shape, clock)
                 return name, rows
         clock, shape = _clock(recording), (recording.rows, *columns)
-        table = recording.row_table()
         slow = clock.rate is not None and clock.rate < LEAST_RATE
         if slow or any(size > shape[0] for size in columns):
-            self._put_table(recording, name, shape, table)
+            self._put_table(recording, name, shape)
             return name, name
-        rows = self._rows(f"{name}_rows", table) if _says(table) else ""
+        rows = self._rows(f"{name}_rows", _columns(recording), recording.rows) if _says(recording) else ""
         self._put(recording, name, shape, clock)
         return name, rows
 
@@ -170,10 +174,8 @@ class Series:
             )
         )
 
-    def _put_table(
-        self, recording: Recording, name: str, shape: tuple[int, ...], table: dict[str, np.ndarray]
-    ) -> None:
-        columns = [_column(key, values) for key, values in table.items()]
+    def _put_table(self, recording: Recording, name: str, shape: tuple[int, ...]) -> None:
+        columns = _columns(recording)
         about = (
             f"[row, ...] values of each row, {recording.units or 'dimensionless'}: {_described(recording)}"
         )
@@ -187,32 +189,47 @@ class Series:
             )
         )
 
-    def _rows(self, name: str, table: dict[str, np.ndarray]) -> str:
+    def _rows(self, name: str, columns: list[Any], rows: int) -> str:
         """Add the table that says what the rows of a series are."""
         name = file_name(name, self.taken)
-        self.nwb.add_acquisition(
-            DynamicTable(
-                name=name,
-                description="what the rows of the series are: frame, sample and class, as the columns say",
-                columns=[_column(each, values) for each, values in table.items()],
-                id=np.arange(len(next(iter(table.values())))),
-            )
-        )
+        about = "what the rows of the series are: frame, sample and class, as the columns say"
+        table = DynamicTable(name=name, description=about, columns=columns, id=np.arange(rows))
+        self.nwb.add_acquisition(table)
         return name
 
 
-def _says(table: dict[str, np.ndarray]) -> bool:
+def _says(recording: Recording) -> bool:
     """Whether a table of rows says more than to count samples."""
-    return bool(table) and not (
-        set(table) == {"sample"} and np.array_equal(table["sample"], range(len(table["sample"])))
-    )
+    axes = [recording.axes[i] for i in recording.row_axes]
+    counts = recording.sample_ids is None and recording.labels is None
+    return bool(axes) and not (axes == ["sample"] and counts)
 
 
-def _column(name: str, values: np.ndarray) -> Any:
-    from circuitlab.record.exports.tidy import MEANING
+def _columns(recording: Recording) -> list[Any]:
+    """Columns that say what each row is; of many rows they are written in pieces."""
+    if recording.rows <= ROWS:
+        return [_column(name, values) for name, values in recording.row_table().items()]
+    first = next(recording.row_tables())
+    shape = (recording.rows,)
+    return [
+        _column(name, _compressed(Pieces(_pieces(recording, name, values.dtype), shape, values.dtype)))
+        for name, values in first.items()
+    ]
 
+
+def _pieces(recording: Recording, column: str, dtype: np.dtype) -> Iterator[np.ndarray]:
+    """A column of the rows' table."""
+    return (table[column].astype(dtype, copy=False) for table in recording.row_tables())
+
+
+def _column(name: str, values: Any) -> Any:
     unit, about = MEANING.get(name, ("", name))
-    return VectorData(name=name, description=f"{about}, {unit}" if unit else about, data=packed(values))
+    data = packed(values) if isinstance(values, np.ndarray) else values
+    return VectorData(name=name, description=f"{about}, {unit}" if unit else about, data=data)
+
+
+def _compressed(pieces: Pieces) -> Any:
+    return H5DataIO(pieces, compression="gzip", compression_opts=1, shuffle=True, chunks=True)
 
 
 def _data(recording: Recording, shape: tuple[int, ...]) -> Any:
@@ -223,14 +240,8 @@ def _data(recording: Recording, shape: tuple[int, ...]) -> Any:
         for piece in recording.matrices():
             yield piece.astype(dtype, copy=False).reshape(-1, *shape[1:])
 
-    compressed: dict[str, Any] = {}
-    if recording.nbytes > SMALL:
-        compressed = dict(compression="gzip", compression_opts=1, shuffle=True, chunks=True)
-    return H5DataIO(Pieces(pieces(), shape, dtype), **compressed)
-
-
-def _samples(recording: Recording) -> dict[str, np.ndarray]:
-    return recording.said(["sample"], [np.arange(recording.size("sample"))])
+    values = Pieces(pieces(), shape, dtype)
+    return _compressed(values) if recording.nbytes > SMALL else H5DataIO(values)
 
 
 def _described(recording: Recording) -> str:
@@ -263,7 +274,14 @@ def _clock(recording: Recording) -> Clock:
     if steps is None:
         return Clock("rows are counted, one a second: they are no moments in time", start=0.0, rate=1.0)
     words = "the time of a row is the number of updates made before it, one counted as a second"
-    return regular(np.repeat(steps, recording.rows // max(1, len(steps))).astype(np.float64), words)
+    if recording.rows == len(steps):
+        return regular(steps.astype(np.float64), words)
+    if recording.rows <= ROWS:
+        return Clock(words, times=np.repeat(steps, recording.rows // len(steps)).astype(np.float64))
+    double = np.dtype(np.float64)
+    return Clock(
+        words, times=_compressed(Pieces(_pieces(recording, "step", double), (recording.rows,), double))
+    )
 
 
 def regular(times: np.ndarray, words: str) -> Clock:

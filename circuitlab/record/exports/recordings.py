@@ -6,19 +6,21 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
 
 from circuitlab.errors import RunFileError
+from circuitlab.record.examine import DAMAGE
+from circuitlab.record.integrity import check_chunks
 from circuitlab.record.reader import Run
 
 BLOCK_BYTES = 16 * 1024 * 1024
 """How much of a recording is in memory at a time, unless one frame is larger."""
+ROWS = 100_000
+"""Rows of a table that are made at a time."""
 ROW_AXES = ("snapshot", "frame", "time", "sample", "point")
 """Axes along which something happens, in the order of an export's rows; all others are columns."""
-DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,11 +125,11 @@ class Recording:
             RunFileError: the bytes are damaged.
         """
         if not self.shape:
-            yield 0, self._read(())
+            yield 0, self._read(0, 0)
             return
         rows, step = self.shape[0], step or self.step
         for start in range(0, rows, step):
-            yield start, self._read(slice(start, min(start + step, rows)))
+            yield start, self._read(start, min(start + step, rows))
 
     def matrices(self, step: int | None = None) -> Iterator[np.ndarray]:
         """The values in pieces [row, column]; see `row_axes`.
@@ -143,17 +145,33 @@ class Recording:
         for _, block in self.blocks(step):
             yield block.transpose(order).reshape(-1, self.columns)
 
-    def _read(self, where: Any) -> np.ndarray:
+    def _read(self, start: int, stop: int) -> np.ndarray:
+        item = self.run.datasets[self.path]
         try:
-            return np.asarray(self.run.datasets[self.path][where])
-        except DAMAGE as error:
+            if not self.shape:
+                return np.asarray(item[()])
+            check_chunks(item, (slice(start, stop), *(slice(0, size) for size in item.shape[1:])))
+            return np.asarray(item[start:stop])
+        except (*DAMAGE, MemoryError) as error:
             raise RunFileError(f"{self.run.path}: {self.path}: is damaged and cannot be read") from error
 
     def row_table(self) -> dict[str, np.ndarray]:
         """What each row of `matrices` is: columns by name, shape [row] each; see `said`."""
+        tables = list(self.row_tables())
+        return {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
+
+    def row_tables(self) -> Iterator[dict[str, np.ndarray]]:
+        """The same in pieces of about ROWS rows."""
+        axes = [self.axes[i] for i in self.row_axes]
         sizes = [self.shape[i] for i in self.row_axes]
-        grids = np.indices(sizes).reshape(len(sizes), -1) if sizes else np.zeros((0, 1), dtype=np.int64)
-        return self.said([self.axes[i] for i in self.row_axes], list(grids))
+        if not axes:
+            yield {}
+            return
+        step = max(1, ROWS // max(1, self.rows // max(1, sizes[0])))
+        for start in range(0, sizes[0], step):
+            index = np.indices([min(step, sizes[0] - start), *sizes[1:]]).reshape(len(sizes), -1)
+            index[0] += start
+            yield self.said(axes, list(index))
 
     def said(self, axes: Sequence[str], index: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
         """What the file says of places along row axes: columns by name.

@@ -20,11 +20,11 @@ import numpy as np
 
 from circuitlab.errors import FormatError
 from circuitlab.graph.circuit import Circuit
+from circuitlab.graph.foreign.hdf5_out import writable
 from circuitlab.graph.foreign.sonata_out import edge_places, node_places
 from circuitlab.graph.foreign.sonata_write import MAGIC, VERSION
 from circuitlab.record.exports.recordings import Recording, file_name, step_of
 from circuitlab.record.exports.tidy import write_rows
-from circuitlab.record.storage import open_for_writing
 
 REPORTS = "reports"
 COMPARTMENTS = ("soma", "basal", "apical")
@@ -67,7 +67,7 @@ class Report:
     sections: str
     axis: Axis
     pieces: Callable[[], Iterator[np.ndarray]]
-    table: Mapping[str, np.ndarray] | None
+    table: Callable[[], Iterator[Mapping[str, np.ndarray]]] | None
 
 
 def write_reports(
@@ -96,7 +96,7 @@ def write_reports(
     for report in plan.reports:
         _write(place / f"{report.name}.h5", report)
         if report.table is not None:
-            write_rows(place / f"{report.name}_rows.csv", report.table)
+            write_rows(place / f"{report.name}_rows.csv", report.table())
     if network:
         _write_json(folder / "node_sets.json", plan.sets)
         _write_json(folder / "simulation_config.json", _config(plan.reports, about))
@@ -247,7 +247,7 @@ class _Plan:
                     sections=sections,
                     axis=axis or Axis(0.0, float(first.rows), 1.0, ROW, first.rows),
                     pieces=lambda sample=sample: _pieces(parts, order, sample),
-                    table=None if axis is not None and first.real_time else first.row_table(),
+                    table=None if axis is not None and first.real_time else first.row_tables,
                 )
             )
 
@@ -325,7 +325,7 @@ def _pieces(parts: Sequence[Recording], order: np.ndarray, sample: int | None) -
 
 def _write(path: Path, report: Report) -> None:
     """One report file, contiguous and uncompressed."""
-    with open_for_writing(path, create=True) as file:
+    with writable(path) as file:
         file.attrs["magic"], file.attrs["version"] = MAGIC, VERSION
         group = file.create_group(f"report/{report.population}")
         data = group.create_dataset("data", (report.axis.rows, len(report.nodes)), dtype=np.float32)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,12 @@ from typing import Any
 import numpy as np
 
 from circuitlab.record.exports.find import names_of
-from circuitlab.record.exports.recordings import ROW_AXES, Recording, file_name, unlinked
+from circuitlab.record.exports.recordings import ROW_AXES, ROWS, Recording, file_name, unlinked
 from circuitlab.record.reader import Run
 from circuitlab.record.storage import link_name
 from circuitlab.record.weights import recorded, snapshot_count, weights_at
 
 FOLDER = "recorded"
-ROWS = 100_000
-"""Rows that are made at a time."""
 MEANING = {
     "frame": ("", "number of the frame, from 0"),
     "snapshot": ("", "number of the snapshot, from 0"),
@@ -157,15 +155,18 @@ def texts(values: np.ndarray) -> list[Any]:
     return values.tolist()
 
 
-def write_rows(path: Path, columns: Mapping[str, np.ndarray]) -> None:
-    """A table of columns of equal length, shape [row] each."""
-    length = len(next(iter(columns.values()))) if columns else 0
+def write_rows(path: Path, tables: Iterable[Mapping[str, np.ndarray]]) -> None:
+    """A table that comes in pieces: columns of equal length by name, shape [row] each."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        for start in range(0, length, ROWS):
-            part = slice(start, start + ROWS)
-            writer.writerows(zip(*(texts(values[part]) for values in columns.values()), strict=True))
+        header = False
+        for columns in tables:
+            if not header:
+                writer.writerow(columns)
+                header = True
+            for start in range(0, len(next(iter(columns.values()), ())), ROWS):
+                part = slice(start, start + ROWS)
+                writer.writerows(zip(*(texts(values[part]) for values in columns.values()), strict=True))
 
 
 def _write_recording(package: Package, recording: Recording) -> None:
@@ -275,7 +276,7 @@ def _write_samples(package: Package, place: str, parts: Sequence[Recording]) -> 
             fields.append(_field(name, columns[name], unit=each.units, description=each.about))
         else:
             _write_recording(package, each)
-    write_rows(path, columns)
+    write_rows(path, [columns])
     package.add(path, place, f"what was measured of every sample: {place}", fields)
 
 
@@ -300,7 +301,7 @@ def _write_training(package: Package, run: Run) -> None:
                 _field(name, columns[name], unit=str(item.attrs.get("units", "")), description=about)
             )
         path = package.path("training", key)
-        write_rows(path, columns)
+        write_rows(path, [columns])
         package.add(path, f"training by {key}", f"learning curves, one row for each {key}", fields)
 
 
@@ -324,6 +325,6 @@ def _write_weights(package: Package, run: Run) -> None:
                 columns["name"] = np.array(names, dtype=object)
         columns |= {"initial": first, "final": last}
         path = package.path("weights", name)
-        write_rows(path, columns)
+        write_rows(path, [columns])
         fields = [_field(key, values) for key, values in columns.items()]
         package.add(path, name, f"weights of {name} at the first and the last snapshot", fields)
