@@ -115,16 +115,18 @@ def look(path: str | Path) -> Glance:
     Raises:
         RunFileError: there is none, or it is damaged or of another program.
     """
-    path = Path(path)
+    found = _look(Path(path))
+    if found.reason == DIED:
+        # The writer may have finished between our opening and our asking for its lock: only a second look tells, with
+        # the file closed in between, as HDF5 shows one process one state of a file.
+        found = _look(Path(path))
+    return found
+
+
+def _look(path: Path) -> Glance:
     stat = path.stat() if path.exists() else None
     with open_run(path) as run:
-        raw, status = str(run.attributes["status"]), run.status
-        if raw == RUNNING and status != RUNNING:
-            # The writer may have finished between our opening and our asking for its lock: only a second look tells.
-            with open_run(path) as again:
-                if str(again.attributes["status"]) != RUNNING:
-                    return look(path)
-        return _read(run, path, raw, status, stat)
+        return _read(run, path, str(run.attributes["status"]), run.status, stat)
 
 
 def _read(run: Run, path: Path, raw: str, status: str, stat: Any) -> Glance:
