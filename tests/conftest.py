@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from circuitlab import native
+from tests.oracles.browser import chromium
 from tests.oracles.simulators import python_with
 
 os.environ.setdefault("MPLBACKEND", "agg")
@@ -29,14 +30,16 @@ def pytest_report_header() -> list[str]:
             f"{name}: {python_with(module) or 'not tested here: no Python has it (make oracles)'}"
             for module, name in SIMULATORS.items()
         ),
+        f"pages in a browser: {' '.join(chromium() or ()) or 'not tested here: no chromium and chromedriver'}",
     ]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out the tests of the compiled loops where there is no C++ compiler (torch does the work there, and is
     tested by all the others), and those beside Brian2 and NEST where they are not installed (scipy's integrator and
-    theory stand beside the same); the header says why."""
+    theory stand beside the same), and those of pages in a browser where there is none; the header says why."""
     absent = [] if native.available() else ["compiled"]
+    absent += [] if chromium() else ["browser"]
     for module in SIMULATORS:
         if any(item.get_closest_marker(module) for item in items) and python_with(module) is None:
             absent.append(module)

@@ -22,6 +22,7 @@ AllowOutside = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables, for other programs.")]
 CircuitFile = Annotated[Path, typer.Argument(metavar="CIRCUIT", help="The circuit's YAML file.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 Scale = Annotated[
     float | None,
     typer.Option(
@@ -103,9 +104,9 @@ def memory(bytes_: float) -> str:
     return f"{bytes_:.3g} GB"
 
 
-def print_json(value: Any) -> None:
-    """Print strict JSON: a number that is not finite becomes null."""
-    typer.echo(json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False))
+def print_json(value: Any, *, line: bool = False) -> None:
+    """Print strict JSON, in one line where asked: a number that is not finite becomes null."""
+    typer.echo(json.dumps(_plain(value), indent=None if line else 2, ensure_ascii=False, allow_nan=False))
 
 
 def _plain(value: Any) -> Any:

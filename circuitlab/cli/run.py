@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from circuitlab.cli.common import AllowOutside, AsJson, console, print_json, say, sound
+from circuitlab.cli.common import AllowOutside, AsJson, Quiet, console, print_json, say, sound
 
 if TYPE_CHECKING:
     from circuitlab.experiment.repeat import Repeat
@@ -54,8 +54,12 @@ def run(
         bool, typer.Option("--resume", help="Go on from the run file's last checkpoint, if there is one.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run file that is there.")] = False,
+    tensorboard: Annotated[
+        Path | None,
+        typer.Option("--tensorboard", metavar="FOLDER", help="Write logs for TensorBoard, too."),
+    ] = None,
     as_json: AsJson = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")] = False,
+    quiet: Quiet = False,
     allow_outside: AllowOutside = False,
 ) -> None:
     """Train a circuit as an experiment file says, and keep everything asked for in a run file.
@@ -69,6 +73,11 @@ def run(
     for given in (from_, output if resume else None):
         if given is not None and (given == from_ or given.exists()):
             sound(given, state=given != from_)
+    if tensorboard is not None:
+        from circuitlab.experiment.tensorboard import check
+
+        check(tensorboard, resume=resume, overwrite=overwrite)
+    from circuitlab.experiment.run import next_path
     from circuitlab.learn.parallel import joined
     from circuitlab.spec.experiment import load_experiment
 
@@ -84,10 +93,11 @@ def run(
             assert from_ is not None
             again = repeat(from_, overrides or (), allow_outside=allow_outside)
             spec = again.spec
-        path = output if output is not None else _default(spec.experiment, resume)
+        path = output if output is not None else next_path(spec.experiment, resume)
         if from_ is not None and path.exists() and path.samefile(from_):
             raise RunFileError(f"{path}: is the run to repeat; give another -o")
-        _train(spec, path, group, again, resume=resume, overwrite=overwrite, as_json=as_json, quiet=quiet)
+        shown = {"as_json": as_json, "quiet": quiet}
+        _train(spec, path, group, again, tensorboard, resume=resume, overwrite=overwrite, **shown)
 
 
 def _train(
@@ -95,6 +105,7 @@ def _train(
     path: Path,
     group: Group,
     again: Repeat | None,
+    tensorboard: Path | None,
     *,
     resume: bool,
     overwrite: bool,
@@ -102,12 +113,14 @@ def _train(
     quiet: bool,
 ) -> None:
     """Train, and tell of it where this process leads the group."""
+    from circuitlab.cli.waiting import working
     from circuitlab.experiment.training import prepare, train
     from circuitlab.record.place import refuse_existing
 
     if group.leads and not resume:
         refuse_existing(path, str(path), overwrite)
-    prepared = prepare(spec, group) if again is None else again.prepare(group)
+    with working("reading data, building the circuit", shown=group.leads and not (quiet or as_json)):
+        prepared = prepare(spec, group) if again is None else again.prepare(group)
     report = Report(prepared, silent=as_json or not group.leads, bars=group.leads and not (quiet or as_json))
     started = time.monotonic()
     try:
@@ -119,6 +132,7 @@ def _train(
                 resume=resume,
                 overwrite=overwrite,
                 observers=[report.observer],
+                tensorboard=tensorboard,
             )
     except KeyboardInterrupt:
         if group.leads:
@@ -131,14 +145,6 @@ def _train(
         print_json(summary)
     else:
         _print(summary)
-
-
-def _default(experiment: str, resume: bool) -> Path:
-    """runs/<experiment>.h5, or the next name with a number; with --resume the latest that is there."""
-    base = Path("runs") / f"{experiment.replace('/', '_')}.h5"
-    names = [base, *(base.with_stem(f"{base.stem}-{number}") for number in range(2, 10_000))]
-    free = next(number for number, name in enumerate(names) if not name.exists())
-    return names[max(free - 1, 0)] if resume else names[free]
 
 
 @contextmanager

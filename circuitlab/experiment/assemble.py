@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -220,6 +222,18 @@ def begin_file(assembled: Assembled, path: str | Path, *, command: str, overwrit
         },
         overwrite=overwrite,
     )
+
+
+@contextmanager
+def told_of_failure(writer: RunWriter | None) -> Iterator[None]:
+    """A block whose failure the run file tells of in one line, its attribute `failure`; a Ctrl-C is none."""
+    try:
+        yield
+    except BaseException as error:
+        if writer is not None and not isinstance(error, KeyboardInterrupt):
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            writer.attributes("/", failure=lines[0] if lines else type(error).__name__)
+        raise
 
 
 def yaml_text(data: dict[str, Any]) -> str:

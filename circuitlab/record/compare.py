@@ -11,7 +11,7 @@ import numpy as np
 from circuitlab.record import checkpoint as checkpoints
 from circuitlab.record.reader import open_run
 
-IGNORED = ("created", "command", "native", "folder")
+IGNORED = ("created", "command", "native", "folder", "session_began", "session_began_at_step", "failure")
 """Root attributes that say when, where and how a run was started, and by which build of the compiled loops: its text
 names the OpenMP library that the process had loaded, on which no number depends."""
 
