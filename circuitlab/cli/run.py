@@ -187,12 +187,22 @@ class Report:
                 f"{circuit.synapses:,} synapses), {prepared.dataset.name} ({split} samples), seed {spec.seed}"
             )
             say(f"solver: {prepared.solver_reason}")
+            say(_recording(prepared))
             for note in prepared.notes:
                 say(f"note: {note}")
         return self
 
     def __exit__(self, *_: object) -> None:
         self.observer.close()
+
+
+def _recording(prepared: Prepared) -> str:
+    """How much will be written, in a line."""
+    from circuitlab.record.space import bytes_text
+
+    count = len(prepared.probes)
+    probes = f"{count} probe{'' if count == 1 else 's'}" if count else "no probes"
+    return f"recording about {bytes_text(prepared.size.total)} ({probes})"
 
 
 def _summary(path: Path, prepared: Prepared, seconds: float) -> dict[str, Any]:
@@ -219,6 +229,8 @@ def _summary(path: Path, prepared: Prepared, seconds: float) -> dict[str, Any]:
         "unconverged_samples": int(unconverged.sum()),
         "samples": samples,
         "notes": list(prepared.notes),
+        "recording_bytes": prepared.size.total,
+        "probes": prepared.size.probes,
     }
 
 

@@ -93,8 +93,8 @@ def simulate(
         typer.Option(
             "--record",
             metavar="POP[:VARIABLE[:NEURONS]]",
-            help="What to record, such as l23, l23:rate, l23:soma:0,5,10:20 or :rate (of all populations); the somata "
-            "of all populations unless given. Give it as often as you like.",
+            help="What to record, such as l23, l23:rate, l23:soma:0,5,10:20, l23:soma:AVA*, :rate (of all populations) "
+            "or ':soma:where x < 3'; the somata of all populations unless given. Give it as often as you like.",
         ),
     ] = None,
     every: Annotated[

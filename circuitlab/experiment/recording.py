@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from circuitlab.dynamics.circuit import CircuitSystem
-from circuitlab.experiment.activity import Activity, described
+from circuitlab.experiment.activity import described
+from circuitlab.experiment.probing import Probing
 from circuitlab.learn.base import Batch, Outcome, Task
 from circuitlab.learn.evaluate import Split
 from circuitlab.learn.train import Observer, Trainer
 from circuitlab.record.probes import Probe
 from circuitlab.record.run_file import RunWriter
-from circuitlab.record.storage import link_name
 
 LOSS_UNITS = "nats (cross_entropy), squared units (squared_error)"
 NEARBY = "free state within solve.free_tolerance (the losses between epochs are at the free equilibrium)"
@@ -80,23 +80,16 @@ class Recording(Observer):
         snapshots_every: int,
     ) -> None:
         self.writer, self.splits = writer, splits
-        self.probes, self.snapshots_every = probes, snapshots_every
+        self.snapshots_every = snapshots_every
         assert isinstance(task.system, CircuitSystem)
         self.system: CircuitSystem = task.system
-        for probe in probes:
-            probe.start(writer)
-            if probe.sample_ids is not None and probe.spec.of in labels:
-                writer.put(
-                    f"activity/{link_name(probe.name)}/labels",
-                    labels[probe.spec.of][probe.sample_ids],
-                    units="class",
-                    description="[sample] class of the recorded sample",
-                )
+        self.probing = Probing(writer, self.system, splits, labels, probes)
 
     def wants_activity(self, trainer: Trainer) -> bool:
-        at = trainer.at
-        epochs_done = at.epoch + 1 if at.step_in_epoch + 1 == trainer.steps_per_epoch else None
-        return any(p.sample_ids is None and p.due(at.step, epochs_done) for p in self.probes)
+        return self.probing.wants_activity(trainer)
+
+    def found(self, trainer: Trainer, sample_ids: np.ndarray, batch: Batch, outcome: Outcome) -> None:
+        self.probing.before_update(trainer, sample_ids, batch, outcome)
 
     def step(self, trainer: Trainer, sample_ids: np.ndarray, batch: Batch, outcome: Outcome) -> None:
         used, at = outcome.used, trainer.at.step
@@ -118,8 +111,7 @@ class Recording(Observer):
             )
         for name, value, units, words in rows:
             self._metric(name, value, units, f"[step] {words}", "training/step")
-        self._last = (sample_ids, batch, outcome)
-        self._record(trainer, [p for p in self.probes if p.spec.every.steps and p.due(at - 1, None)])
+        self.probing.after_update(trainer, epochs=False)
 
     def epoch(self, trainer: Trainer, metrics: dict[str, float]) -> None:
         done = trainer.at.epoch
@@ -144,8 +136,7 @@ class Recording(Observer):
             self._metric(name, value, units, f"[{axis}] {words}{of}", index)
         if done % self.snapshots_every == 0 or done == trainer.schedule.epochs or trainer.at.stopped:
             self._snapshot(trainer)
-        due = [p for p in self.probes if p.spec.every.epochs and p.due(trainer.at.step, done)]
-        self._record(trainer, due if done else [p for p in due if p.sample_ids is not None])
+        self.probing.after_update(trainer, epochs=True)
 
     def checkpoint(self, trainer: Trainer) -> None:
         self.writer.publish_if_due(trainer.state)
@@ -190,41 +181,3 @@ class Recording(Observer):
                     units="dimensionless",
                     description=f"[snapshot, {axes}] {words}",
                 )
-
-    def _record(self, trainer: Trainer, probes: Sequence[Probe]) -> None:
-        solved: dict[tuple[str, str, bytes], Activity] = {}
-        for probe in probes:
-            wanted, spec = probe.sample_ids, probe.spec
-            key = (spec.phase, spec.of, b"" if wanted is None else wanted.tobytes())
-            if key not in solved:
-                solved[key] = self._activity(trainer, spec.phase, spec.of, wanted)
-            activity = solved[key]
-
-            def fields(
-                population: str, variable: str, phase: str, units: np.ndarray, activity: Activity = activity
-            ) -> np.ndarray:
-                values = activity.values(population, variable, units)
-                assert values is not None, "probes are checked when they are planned"
-                return values
-
-            ids = self._last[0] if wanted is None else wanted
-            probe.record(self.writer, trainer.at.step, fields, ids)
-
-    def _activity(self, trainer: Trainer, phase: str, of: str, wanted: np.ndarray | None) -> Activity:
-        """The equilibrium of a minibatch as its update saw it, or of fixed samples as the circuit is now."""
-        task = trainer.task if wanted is None else trainer.testing
-        system = task.system
-        assert isinstance(system, CircuitSystem)
-        if wanted is None:
-            _, batch, outcome = self._last
-            free, credit = outcome.free, outcome.credit
-            if phase == "controlled" and not trainer.rule.controls:
-                credit = task.controlled(system.drive(batch.x), batch.target, free, batch.x)
-        else:
-            batch = self.splits[of].batch(wanted)
-            drive = system.drive(batch.x)
-            free = task.free(drive)
-            credit = free
-            if phase == "controlled":
-                credit = task.controlled(drive, batch.target, free, batch.x)
-        return Activity(system, (free if phase == "free" else credit).fields, batch.x)

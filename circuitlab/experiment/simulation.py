@@ -28,14 +28,10 @@ from circuitlab.solve.base import Solution
 from circuitlab.spec.circuit import CircuitSpec
 from circuitlab.spec.combinations import LINEAR
 from circuitlab.spec.experiment import ExperimentSpec, experiment_from
+from circuitlab.spec.probe_checks import NO_TIME
 
 PATHWAYS = ("dynamic_inversion", *LINEAR)
 """Pathways with equations in time."""
-NO_TIME = {
-    "energy_based": "its potentials descend an energy, which no delayed synapse or noise current is part of",
-    "lateral_inhibition": "its interneurons follow at once, and its equations are those of the resting state",
-}
-"""Why the others have none."""
 SILENCE, FREE = "silence", "free"
 DURATION = 100.0
 """Milliseconds simulated unless given, under a constant input."""

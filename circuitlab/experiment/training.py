@@ -27,6 +27,8 @@ from circuitlab.experiment.control import feedback_rule, interneuron_rule
 from circuitlab.experiment.fingerprints import fingerprints
 from circuitlab.experiment.recording import Recording
 from circuitlab.experiment.settled import bounds, schedules
+from circuitlab.experiment.size import size_of
+from circuitlab.experiment.trajectories import with_time_steps
 from circuitlab.experiment.users_loss import loss_code
 from circuitlab.graph.circuit import Circuit
 from circuitlab.graph.streams import stream
@@ -39,10 +41,13 @@ from circuitlab.learn.penalty import JacobianPenalty
 from circuitlab.learn.rules import rule_of
 from circuitlab.learn.starts import CREDIT, FREE, Classes, Starts
 from circuitlab.learn.train import EarlyStopping, Observer, Schedule, Stopped, Trainer
-from circuitlab.record.probes import Probe, estimate_bytes, plan_probes, require_space
+from circuitlab.record.plan import plan_probes
+from circuitlab.record.probes import Probe
 from circuitlab.record.reader import open_run
 from circuitlab.record.run_file import RunWriter
+from circuitlab.record.space import NOTHING, Size, require_space
 from circuitlab.spec.experiment import ExperimentSpec
+from circuitlab.spec.probe_checks import absent
 
 STOPPING_METRIC = {
     "loss": "validation_loss",
@@ -63,6 +68,7 @@ class Prepared:
         dataset: where the samples come from.
         notes: what the user should know before the run, a sentence each.
         solver_reason: which solver the circuit gets, and why.
+        size: what will be written.
     """
 
     assembled: Assembled
@@ -73,6 +79,7 @@ class Prepared:
     dataset: DataSet
     notes: tuple[str, ...] = ()
     solver_reason: str = ""
+    size: Size = NOTHING
 
 
 def prepare(spec: ExperimentSpec, group: Group = ALONE, circuit: Circuit | None = None) -> Prepared:
@@ -176,11 +183,15 @@ def _prepare(spec: ExperimentSpec, group: Group, circuit: Circuit | None) -> Pre
         sizes=sizes,
         steps=steps * learn.epochs,
         epochs=learn.epochs,
+        most_iterations=spec.solve.max_iterations,
+        lacks=lambda probe: absent(probe, spec.circuit, spec),
     )
+    probes = with_time_steps(probes, assembled.task)
+    size = size_of(assembled, trainer, probes, steps * learn.epochs)
     notes = tuple(bound.left) if bound else ()
     each = -(-min(learn.batch_size, sizes["train"]) // group.size)
     reason = solver_reason(assembled, each)
-    return Prepared(assembled, trainer, splits, labels, probes, dataset, notes, reason)
+    return Prepared(assembled, trainer, splits, labels, probes, dataset, notes, reason, size)
 
 
 def _split(assembled: Assembled, arrays: Any, assignment: Assignment) -> Split:
@@ -308,17 +319,12 @@ def _open(
     prepared: Prepared, path: str | Path, *, command: str, resume: bool, overwrite: bool
 ) -> tuple[dict[str, Any], RunWriter]:
     """The state to go on from (empty for a new run), and the run file."""
-    spec, trainer = prepared.assembled.spec, prepared.trainer
+    spec = prepared.assembled.spec
     if resume and Path(path).exists():
         restored = _checkpoint_of(path, spec)
+        require_space(path, prepared.size.total, Path(path).stat().st_size)
         return restored, RunWriter.resume(path)
-    size = estimate_bytes(
-        prepared.probes,
-        steps=spec.learn.epochs * len(trainer.schedule.order(1)),
-        epochs=spec.learn.epochs,
-        dtype=spec.dtype,
-    )
-    require_space(path, size)
+    require_space(path, prepared.size.total + prepared.size.early)
     return {}, begin_file(prepared.assembled, path, command=command, overwrite=overwrite)
 
 

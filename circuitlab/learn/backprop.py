@@ -143,7 +143,7 @@ class RecurrentBackprop(LearningRule):
         second = task.find(CREDIT, adjoint, error=error)
         used = usable(task, free.converged & second.converged)
         updates = mean_update(task, phi, second.fields.psi, batch.x, used)
-        return Outcome(updates, task.loss.value(y, batch.target), free, second, used)
+        return Outcome(updates, task.loss.value(y, batch.target), free, second, used, drive=drive)
 
     def _free(self, task: Task, drive: Tensor) -> tuple[Solution, Preconditioner | None]:
         """The first phase, and the preconditioner that serves both phases where its build pays."""

@@ -141,6 +141,7 @@ class Outcome:
         gated: whether the updates multiply them by sigma'(phi).
         at_rest: whether `credit` is the equilibrium under control of the task's pathway.
         energy_checked, energy_lowered: samples solved again by descent, and those for which it found a lower energy.
+        drive: U x + b that the equilibria were found with, [unit, sample], for those who look; None where not kept.
     """
 
     updates: dict[str, Tensor]
@@ -154,6 +155,7 @@ class Outcome:
     psi: Tensor | None = None
     gated: bool = False
     at_rest: bool = False
+    drive: Tensor | None = None
 
     @property
     def presynaptic(self) -> Tensor:

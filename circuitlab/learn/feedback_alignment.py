@@ -146,7 +146,7 @@ class _SecondPhase(LearningRule):
         second = task.find(CREDIT, equations, error=error)
         used = usable(task, free.converged & second.converged)
         updates = mean_update(task, phi, second.fields.psi, batch.x, used)
-        return Outcome(updates, task.loss.value(y, batch.target), free, second, used)
+        return Outcome(updates, task.loss.value(y, batch.target), free, second, used, drive=drive)
 
 
 class FeedbackAlignment(_SecondPhase):

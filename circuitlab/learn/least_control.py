@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -70,9 +72,8 @@ class LeastControl(LearningRule):
                 gated = False
         updates = mean_update(task, phi, psi, batch.x, used, gated)
         loss = task.loss.value(y, batch.target)
-        return Outcome(
-            updates, loss, free, controlled, used, phi, tried, lowered, psi=psi, gated=gated, at_rest=True
-        )
+        found = Outcome(updates, loss, free, controlled, used, phi, tried, lowered, psi=psi, gated=gated)
+        return replace(found, at_rest=True, drive=drive)
 
 
 def error_weights(error: Tensor, u: Tensor) -> Tensor:

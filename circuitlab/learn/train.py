@@ -43,8 +43,11 @@ class Observer:
     """Somebody who watches training; every method may be left as it is. Of many processes only the first has any."""
 
     def wants_activity(self, trainer: Trainer) -> bool:
-        """Asked before each update: whether `step` needs the equilibria themselves, not only numbers of each sample."""
+        """Asked before each update: whether `found` needs the equilibria themselves, not only each sample's numbers."""
         return False
+
+    def found(self, trainer: Trainer, sample_ids: np.ndarray, batch: Batch, outcome: Outcome) -> None:
+        """Before each update is made, with the weights that it was found with; arguments are of the whole minibatch."""
 
     def step(self, trainer: Trainer, sample_ids: np.ndarray, batch: Batch, outcome: Outcome) -> None:
         """After each update; all arguments are of the whole minibatch."""
@@ -252,6 +255,8 @@ class Trainer:
 
     def _step(self, sample_ids: np.ndarray) -> None:
         batch, outcome, right = self._outcome(sample_ids)
+        for observer in self.observers:
+            observer.found(self, sample_ids, batch, outcome)
         if bool(outcome.used.any()):
             self._apply(outcome.updates)
         elif any(learning.rule.always for learning in self.feedback):

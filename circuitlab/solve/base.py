@@ -15,6 +15,7 @@ from torch import Tensor
 
 from circuitlab.compile import loops
 from circuitlab.dynamics.equations import Equations, Fields
+from circuitlab.solve.watch import Watch
 
 NEVER = 2**62
 """Iterations that nothing reaches."""
@@ -151,7 +152,13 @@ def default_tolerance(dtype: torch.dtype) -> float:
 
 
 @torch.no_grad()
-def solve(equations: Equations, solver: Solver, start: Tensor | None = None, verify: bool = True) -> Solution:
+def solve(
+    equations: Equations,
+    solver: Solver,
+    start: Tensor | None = None,
+    verify: bool = True,
+    watch: Watch | None = None,
+) -> Solution:
     """Solve every sample of a batch; never raises for samples that do not converge.
 
     Args:
@@ -160,14 +167,16 @@ def solve(equations: Equations, solver: Solver, start: Tensor | None = None, ver
         start: state to begin with, [row, sample]; the equations' own start where None.
         verify: recompute the residuals from the equations at the end. Without it the iteration's own residuals stand,
             and products are saved: enough for a state that only serves as a start.
+        watch: shown the states on the way.
     """
     state = solver.start(equations) if start is None else start
-    found = _iterate(equations, solver, state, STRICTER[0], verify)
+    found = _iterate(equations, solver, state, STRICTER[0], verify, watch)
     for strictness in STRICTER[1:] if verify and not equations.direct else ():
         again = torch.nonzero(~found.converged & found.reached).squeeze(1)
         if not len(again):
             break
-        more = _iterate(equations.select(again), solver, found.state[:, again], strictness, verify)
+        part = None if watch is None else watch.part(again, found.iterations[again])
+        more = _iterate(equations.select(again), solver, found.state[:, again], strictness, verify, part)
         found = found.merged(more, again)
     return Solution(
         equations.fields(found.state),
@@ -216,7 +225,14 @@ class _Found:
         )
 
 
-def _iterate(equations: Equations, solver: Solver, state: Tensor, strictness: float, verify: bool) -> _Found:
+def _iterate(
+    equations: Equations,
+    solver: Solver,
+    state: Tensor,
+    strictness: float,
+    verify: bool,
+    watch: Watch | None = None,
+) -> _Found:
     samples, device, double = state.shape[1], state.device, torch.float64
     limit = solver.max_iterations
     iterations = torch.full((samples,), limit, dtype=torch.long, device=device)
@@ -224,6 +240,8 @@ def _iterate(equations: Equations, solver: Solver, state: Tensor, strictness: fl
     least, each = torch.full((samples,), torch.inf, dtype=double, device=device), None
     if equations.direct:
         result, rate = torch.empty_like(state), 1.0
+        if watch is not None:
+            watch.look(0, equations, state, equations.relative(equations.imbalance(state), state).amax(0))
         equations.sweep(state, result)
         iterations.fill_(1)
         reached.fill_(True)
@@ -236,7 +254,7 @@ def _iterate(equations: Equations, solver: Solver, state: Tensor, strictness: fl
             run.limits = (*run.limits[:2], 0.0)  # what nobody looks at again must be there
         del opened
         each = run.products
-        result, rate = _run(run, solver, strictness / run.lag, iterations, reached, least)
+        result, rate = _run(run, solver, strictness / run.lag, iterations, reached, least, watch)
         del run
         result = equations.closed(result)
     equations.release()
@@ -251,7 +269,13 @@ def _iterate(equations: Equations, solver: Solver, state: Tensor, strictness: fl
 
 
 def _run(
-    run: Iteration, solver: Solver, strictness: float, iterations: Tensor, reached: Tensor, least: Tensor
+    run: Iteration,
+    solver: Solver,
+    strictness: float,
+    iterations: Tensor,
+    reached: Tensor,
+    least: Tensor,
+    watch: Watch | None,
 ) -> tuple[Tensor, float]:
     """Iterate until every sample is done or the limit is reached; writes the last three, and returns the best states,
     [row, sample], and the rate of the first steps."""
@@ -267,6 +291,8 @@ def _run(
     result: Tensor | None = None
     for count in range(1, solver.max_iterations + 1):
         run.judge()
+        if watch is not None:
+            watch.look(count - 1, run.equations, run.state, relative_of(run), columns, flags[0])
         look = count % pause == 0
         left = judge(run.norms, run.floors, target, run.limits, count, smallest, waited, flags, counts, look)
         if count <= 2:
@@ -314,6 +340,11 @@ def _store(
         return best
     result[:, to] = best if len(which) == best.shape[1] else best[:, which]
     return result
+
+
+def relative_of(run: Iteration) -> Tensor:
+    """Largest relative residual of the judged blocks of each sample, [sample]."""
+    return (run.norms[:, 0].sqrt() / torch.maximum(run.norms[:, 1].sqrt(), run.floors)).amax(0)
 
 
 def judge(

@@ -16,6 +16,7 @@ from circuitlab.solve.euler import Euler
 from circuitlab.solve.fixed_point import FixedPoint
 from circuitlab.solve.lbfgs import Lbfgs
 from circuitlab.solve.levenberg import Levenberg, fits
+from circuitlab.solve.watch import Watch
 
 PATIENCE = 150
 """Iterations that `auto` gives Anderson acceleration where Levenberg's descent can take over."""
@@ -57,6 +58,7 @@ class SolveSettings:
         thorough: whether `auto` spares no effort on samples that are hard to settle; training does not wait for
             more than a few of them in a batch.
         minibatch: of which the batches are, where many processes share it.
+        watch: shown the states on the way; nobody where None.
     """
 
     method: str = "auto"
@@ -70,6 +72,7 @@ class SolveSettings:
     preconditioner: str = "auto"
     thorough: bool = False
     minibatch: Minibatch = WHOLE
+    watch: Watch | None = None
 
     def at(self, dtype: torch.dtype) -> float:
         """The tolerance for a precision."""
@@ -176,7 +179,7 @@ def find(
             problem = equations.anticipating(AHEAD)
             first = replace(first, longest=_longest(equations, state))
     method = first.name if problem.preconditioner is None else f"{PRECONDITIONED_NAME} {first.name}"
-    solution = solve(problem, first, state)
+    solution = solve(problem, first, state, watch=settings.watch)
     solution = replace(solution, method=method, products=solution.products + foresight)
     for solver in others if fallback else ():
         left = torch.nonzero(~solution.converged).squeeze(1)
@@ -184,7 +187,8 @@ def find(
             break
         if isinstance(solver, Levenberg) and not settings.thorough:
             left = left[: max(1, state.shape[1] // FEW)]
-        again = solve(equations.select(left), solver, state[:, left])
+        part = None if settings.watch is None else settings.watch.part(left, solution.iterations[left])
+        again = solve(equations.select(left), solver, state[:, left], watch=part)
         solution = merge(equations, solution, again, left)
     return solution
 

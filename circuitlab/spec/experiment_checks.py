@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from circuitlab.spec.base import Model, listed, refuse
+from circuitlab.spec.base import Model, refuse
 from circuitlab.spec.control_checks import check_control
-from circuitlab.spec.entries import Entry, Finding, entry_of, publish
+from circuitlab.spec.entries import Finding, entry_of, publish
 from circuitlab.spec.feedback_checks import check_feedback
 from circuitlab.spec.files import file_problem
 from circuitlab.spec.learn_checks import check_settled, cycle
 from circuitlab.spec.manipulations import ManipulationSpec, check_clamps, check_manipulation
 from circuitlab.spec.nudge_checks import check_descent, check_nudged
+from circuitlab.spec.probe_checks import check_probe
 from circuitlab.spec.probes import ProbeSpec
 from circuitlab.spec.solve_checks import check_preconditioner
 from circuitlab.spec.source import Source
@@ -54,12 +56,12 @@ def check_experiment(
                 f"by {'--type POP=input' if kind == 'input' else '--readout N or --output POP'})",
             )
             circuit = None
+    rest = {key: value for key, value in source.data.items() if key not in ("record", "manipulations")}
+    entry = entry_of(model, {"experiment": "unnamed", "circuit": "unnamed", **rest})
     named = {
-        "record": (ProbeSpec, _probe),
+        "record": (ProbeSpec, partial(check_probe, experiment=entry.spec)),
         "manipulations": (ManipulationSpec, check_manipulation),
     }
-    rest = {key: value for key, value in source.data.items() if key not in named}
-    entry = entry_of(model, {"experiment": "unnamed", "circuit": "unnamed", **rest})
     if entry.spec is not None:
         publish(source, (), entry, check_clamps(entry.spec, source.data.get("manipulations")))
         checks = (
@@ -234,61 +236,3 @@ def _learn(spec: ExperimentSpec, circuit: CircuitSpec | None) -> Iterator[Findin
                 " recurrent_backprop",
                 ("circuit",),
             )
-
-
-def _probe(entry: Entry, circuit: CircuitSpec | None) -> Iterator[Finding]:
-    raw, spec = entry.raw if isinstance(entry.raw, dict) else {}, entry.spec
-    name = raw.get("population")
-    if circuit is not None and isinstance(name, str) and name not in circuit.populations:
-        yield ("population",), f"no population '{name}'{refuse(circuit.populations, name)}", ()
-    if spec is None:
-        return
-    if spec.phase == "free" and spec.variable in ("control", "controller"):
-        yield ("phase",), f"there is no {spec.variable} in the free phase; allowed: controlled", ("variable",)
-    if spec.names is not None and spec.units is not None:
-        yield ("names",), "neurons are chosen by 'units' or by 'names', not both", ("units",)
-    if circuit is None or spec.population not in circuit.populations:
-        return
-    population = circuit.populations[spec.population]
-    if population.type == "input":
-        yield (
-            ("population",),
-            f"'{spec.population}' is an input, clamped to the data; record another population",
-            (),
-        )
-        return
-    if spec.variable == "apical" and population.type != "pyramidal":
-        yield (
-            ("variable",),
-            f"'{spec.population}' is of type '{population.type}' and has no apical site; allowed:"
-            " soma, rate, basal,"
-            " control",
-            ("population",),
-        )
-    if spec.variable == "controller" and population.type != "output":
-        yield (
-            ("variable",),
-            f"'{spec.population}' is of type '{population.type}', and the controller is read at outputs"
-            f" ({listed(circuit.outputs)})",
-            ("population",),
-        )
-    try:
-        spec.unit_indices(population.size)
-    except ValueError as error:
-        yield ("units",), str(error), ("population",)
-    if spec.names is not None:
-        if population.names is None:
-            yield (
-                ("names",),
-                f"the neurons of '{spec.population}' have no names; choose them by 'units'",
-                ("population",),
-            )
-        elif population.names.values is not None:
-            for index, neuron in enumerate(spec.names):
-                if neuron not in population.names.values:
-                    known = population.names.values
-                    yield (
-                        ("names", index),
-                        f"no neuron '{neuron}' in '{spec.population}'{refuse(known, neuron)}",
-                        ("population",),
-                    )

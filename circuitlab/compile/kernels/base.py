@@ -75,6 +75,16 @@ class Kernel(nn.Module, ABC):
     def add_transposed(self, control: Tensor, out: Tensor) -> None:
         """out += W^T control, with control [target, sample] and out [source, sample]."""
 
+    def add_rows(self, rate: Tensor, targets: slice | Tensor, out: Tensor) -> None:
+        """out += some rows of W rate, [chosen target, sample].
+
+        Args:
+            targets: which targets, a range or their numbers.
+        """
+        whole = rate.new_zeros(self.shape[0], rate.shape[1])
+        self.add_product(rate, whole)
+        out += whole[targets]
+
     def product(self, turned: bool = False) -> Product:
         """out = base + W x, with the weights as they are when this is called: good until they change. It saves what
         `add_product` does at every call to find out whether they did.

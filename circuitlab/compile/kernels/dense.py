@@ -43,6 +43,12 @@ class Dense(Kernel):
     def add_product(self, rate: Tensor, out: Tensor) -> None:
         out.addmm_(self.matrix(), rate)
 
+    def add_rows(self, rate: Tensor, targets: slice | Tensor, out: Tensor) -> None:
+        if isinstance(targets, Tensor) and 2 * len(targets) > self.shape[0]:
+            super().add_rows(rate, targets, out)  # a copy of most of the matrix costs more than the product
+        else:
+            out.addmm_(self.matrix()[targets], rate)
+
     def add_transposed(self, control: Tensor, out: Tensor) -> None:
         out.addmm_(self.matrix().t(), control)
 
