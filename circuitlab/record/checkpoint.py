@@ -12,8 +12,8 @@ import h5py
 import numpy as np
 
 from circuitlab.errors import RunFileError
+from circuitlab.record.journal import PLACE, PLACE_SIZE
 from circuitlab.record.storage import link_name
-from circuitlab.record.transaction import PLACE, PLACE_SIZE
 
 _SLOTS = ("state_0", "state_1")
 _TRIES = 5

@@ -21,9 +21,9 @@ import pytest
 
 from circuitlab.errors import RunFileError
 from circuitlab.record.compare import compare
+from circuitlab.record.journal import Disk
 from circuitlab.record.reader import open_run
 from circuitlab.record.run_file import RunWriter
-from circuitlab.record.transaction import Disk
 
 EACH, LAST = 4, 16
 """Rows between two publications, and at the end."""
