@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import struct
 import zlib
+from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
 from circuitlab.errors import RunFileError
+from circuitlab.record.journal import PLACE, PLACE_SIZE
 from circuitlab.record.storage import link_name
-from circuitlab.record.transaction import PLACE, PLACE_SIZE
 
 _SLOTS = ("state_0", "state_1")
 _TRIES = 5
@@ -216,11 +216,12 @@ def read(file: h5py.File) -> tuple[dict[str, Any], dict[str, int]]:
         return _state(file)
     except (ValueError, OSError):
         # a writer may have kept two newer states meanwhile; what HDF5 remembers of the file is of no use then
-        if not os.path.isfile(file.filename):
+        path = Path(file.filename)
+        if not path.is_file():
             raise
         for attempt in range(_TRIES):
             try:
-                with open(file.filename, "rb") as raw, h5py.File(raw, "r") as again:
+                with path.open("rb") as raw, h5py.File(raw, "r") as again:
                     return _state(again)
             except (ValueError, OSError):
                 if attempt == _TRIES - 1:

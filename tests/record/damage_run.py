@@ -36,7 +36,7 @@ def child(work, out: int) -> None:
     code = 99
     try:
         code = work()
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 (told as a traceback)
         print(f"Traceback: {type(error).__name__}: {error}", file=sys.stderr)
     finally:
         sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""Damaged, foreign and hostile files: one clear line and exit 1, within a second and 200 MB, and nothing else is read."""
+"""Damaged, foreign and hostile files: one clear line, exit 1, within a second and 200 MB, and nothing else is read."""
 
 from __future__ import annotations
 
