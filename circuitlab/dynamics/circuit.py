@@ -27,17 +27,6 @@ from circuitlab.dynamics.sweep import Back, CircuitSweep, Plan, Route, Sweep, pl
 from circuitlab.dynamics.system import Point, System
 
 
-@dataclass(frozen=True)
-class Compartments:
-    """The variables of one population, each [unit, sample]; `apical` is None where there is no apical site."""
-
-    soma: Tensor
-    rate: Tensor
-    basal: Tensor
-    apical: Tensor | None
-    control: Tensor
-
-
 class CircuitSystem(System):
     """A compiled circuit seen as a dynamical system."""
 
@@ -181,32 +170,6 @@ class CircuitSystem(System):
             if bias.requires_grad:
                 updates[f"{name}_bias"] = post[self.compiled.units[name]].sum(1)
         return updates
-
-    @torch.no_grad()
-    def compartments(self, phi: Tensor, psi: Tensor, x: Tensor) -> dict[str, Compartments]:
-        """Soma, rate, basal, apical and control of every non-input population: soma = basal + apical for pyramidal
-        cells, with apical = psi + the rate-coded input to the apical site; soma = basal + control for others."""
-        rate = self.rates(phi)
-        apical = torch.zeros_like(phi)
-        basal = self.compiled.drive(torch.zeros_like(x))
-        for links, pre in ((self.compiled.feedforward, x), (self.compiled.recurrent, rate)):
-            for site, out in (("apical", apical), ("basal", basal)):
-                self.add_products(
-                    [k for k in links if (k.projection.site == "apical") == (site == "apical")], pre, out
-                )
-        if self.junctions is not None:
-            self.junctions.add(phi, basal)
-        parts = {}
-        for name, rows in self.compiled.units.items():
-            pyramidal = self.compiled.circuit.populations[name].type == "pyramidal"
-            parts[name] = Compartments(
-                soma=phi[rows],
-                rate=rate[rows],
-                basal=basal[rows],
-                apical=apical[rows] + psi[rows] if pyramidal else None,
-                control=psi[rows],
-            )
-        return parts
 
 
 @dataclass(frozen=True, eq=False)

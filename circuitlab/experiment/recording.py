@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from circuitlab.dynamics.circuit import CircuitSystem
+from circuitlab.errors import CircuitError
 from circuitlab.experiment.activity import described
 from circuitlab.experiment.probing import Probing
 from circuitlab.learn.base import Batch, Outcome, Task
@@ -83,7 +84,10 @@ class Recording(Observer):
         self.writer, self.splits = writer, splits
         self._snapshots = Snapshots(writer)
         self.snapshots_every = snapshots_every
-        assert isinstance(task.system, CircuitSystem)
+        if not isinstance(task.system, CircuitSystem):
+            raise CircuitError(
+                "record: run files are of circuits; the training of a torch module is watched by observers of one's own"
+            )
         self.system: CircuitSystem = task.system
         self.probing = Probing(writer, self.system, splits, labels, probes)
 

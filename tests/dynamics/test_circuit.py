@@ -13,8 +13,9 @@ from circuitlab.control.base import Controlled
 from circuitlab.control.dynamic_inversion import DynamicInversion, Feedback
 from circuitlab.control.output import leaky_integral
 from circuitlab.dynamics.circuit import CircuitSystem
-from circuitlab.dynamics.equations import Energy, FreeEquations
+from circuitlab.dynamics.equations import Energy, Fields, FreeEquations
 from circuitlab.dynamics.loss import LOSSES, OutputLoss
+from circuitlab.experiment.activity import Activity
 from circuitlab.graph.circuit import Circuit
 from circuitlab.learn.backprop import AdjointEquations
 from tests.oracles.circuits import circuit, population, projection, random_circuit, sparse
@@ -135,21 +136,30 @@ def test_compartments_split_the_input_by_site() -> None:
     """basal: bias and input to basal and somatic sites; apical: psi and input to apical sites, pyramidal cells only."""
     small = random_circuit(6)
     system, twin, phi, psi, x = setting(small)
-    parts = system.compartments(phi, psi, x)
+    activity = Activity(system, Fields(phi, psi, psi[system.output]), x)
+    known = Activity(system, activity.fields, x, drive=system.drive(x))
     apical = Twin(circuit(list(small.populations.values()), [small.projections["i_e"]])).w
     rates = np.stack([twin.sigma(phi[:, i].numpy()) for i in range(3)], axis=1)
     total = twin.w @ rates + twin.u_in @ x.numpy() + twin.b[:, None]
     for name, rows in twin.rows.items():
-        part = parts[name]
-        assert torch.equal(part.soma, phi[rows])
-        assert torch.equal(part.control, psi[rows])
-        assert part.rate.numpy() == pytest.approx(rates[rows], abs=1e-14)
-        assert part.basal.numpy() == pytest.approx((total - apical @ rates)[rows], abs=1e-12)
-        if name == "e":
-            assert part.apical is not None
-            assert part.apical.numpy() == pytest.approx((apical @ rates)[rows] + psi[rows].numpy(), abs=1e-12)
-        else:
-            assert part.apical is None
+        size = rows.stop - rows.start
+        expected = {
+            "soma": phi[rows].numpy(),
+            "control": psi[rows].numpy(),
+            "rate": rates[rows],
+            "basal": (total - apical @ rates)[rows],
+            "apical": (apical @ rates)[rows] + psi[rows].numpy() if name == "e" else None,
+        }
+        for variable, values in expected.items():
+            for one in (activity, known):
+                for units in (None, slice(1, size), np.array([size - 1, 0])):
+                    found = one.values(name, variable, units)
+                    if values is None:
+                        assert found is None
+                    else:
+                        assert found is not None
+                        chosen = values if units is None else values[units]
+                        assert pytest.approx(chosen, abs=1e-12) == found.T
 
 
 def test_uncontrolled_populations_transport_only_when_asked() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -378,7 +381,7 @@ def test_every_solver_shows_its_way_and_nothing_changes_by_it(tmp_path: Path, me
     )
     options = (
         "--set",
-        "solve.max_time=3 s",
+        "solve.max_time=800 ms",
         "--set",
         "solve.tolerance=1e-6",
         "--set",
@@ -569,3 +572,47 @@ record:
         assert np.nanmax(data(file, "eq")) <= 1e-9
         moved = file["weights/e_readout"][1] - file["weights/e_readout"][0]
         np.testing.assert_allclose(moved, 0.1 * data(file, "w_e_readout")[:3].sum(0), atol=1e-10)
+
+
+def test_what_will_be_written_is_said_before(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = run(tmp_path, BURSTS, circuit=APICAL)
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("recording")]
+    assert re.fullmatch(r"recording about [\d.]+ MB \(6 probes\)", line)
+    run(tmp_path, BURSTS, "b.h5", "--json", circuit=APICAL)
+    said = json.loads(capsys.readouterr().out)
+    assert set(said["probes"]) == {"s_weights", "s_feedback_weights", "s_updates", "h", "y", "eq"}
+    assert sum(said["probes"].values()) < said["recording_bytes"]
+    assert 0.5 * path.stat().st_size < said["recording_bytes"] < 3 * path.stat().st_size
+    usage = type(shutil.disk_usage("/"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9, 100_000))
+    command = ["run", str(tmp_path / "experiment.yaml"), "-o", str(tmp_path / "c.h5"), "--quiet"]
+    assert main(command) == 1
+    said = capsys.readouterr().err
+    assert re.search(
+        r"c\.h5: recording needs about [\d.]+ MB while it is written, .* has 100 kB free; record", said
+    )
+    assert sorted(file.name for file in tmp_path.glob("c.h5*")) == []
+
+
+def test_many_samples_are_run_in_portions(tmp_path: Path) -> None:
+    """Three hundred samples give what each gives alone; memory is that of a portion."""
+    text = (
+        BURSTS[: BURSTS.index("record:")]
+        .replace("limit: 90", "limit: 400")
+        .replace("batch_size: 30", "batch_size: 400")
+    )
+    text += f"""
+record:
+  all: {{population: h, variable: soma, samples: {list(range(300))}}}
+  way: {{population: h, variable: soma, samples: {list(range(300))}, along: {{iterations: 20, until: 40}}}}
+  some: {{population: h, variable: soma, samples: [0, 249, 250, 299]}}
+  solved: {{variable: iterations, samples: {list(range(300))}}}
+"""
+    with opened(run(tmp_path, text, circuit=APICAL)) as file:
+        assert data(file, "all").shape == (2, 300, 9)
+        np.testing.assert_allclose(data(file, "all")[:, [0, 249, 250, 299]], data(file, "some"), atol=1e-5)
+        assert data(file, "way").shape == (2, 3, 300, 9) and np.isfinite(data(file, "way")).all()
+        np.testing.assert_array_equal(data(file, "way")[:, -1], data(file, "all"))
+        assert data(file, "solved").shape == (2, 300)
