@@ -72,7 +72,7 @@ def run(
         raise typer.BadParameter("give an EXPERIMENT, or --from RUN.h5")
     for given in (from_, output if resume else None):
         if given is not None and (given == from_ or given.exists()):
-            sound(given)
+            sound(given, state=given != from_)
     if tensorboard is not None:
         from circuitlab.experiment.tensorboard import check
 

@@ -356,7 +356,7 @@ def _open(
         if failed:
             writer.attributes("/", failure="")
         return restored, writer
-    require_space(path, prepared.size.total)
+    require_space(path, prepared.size.total + prepared.size.early)
     return {}, begin_file(prepared.assembled, path, command=command, overwrite=overwrite)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 import zlib
 from typing import Any
@@ -15,6 +16,7 @@ from circuitlab.record.storage import link_name
 from circuitlab.record.transaction import PLACE, PLACE_SIZE
 
 _SLOTS = ("state_0", "state_1")
+_TRIES = 5
 _CURRENT = struct.Struct("<QQQII")  # number, place, length, checksum, checksum of these
 _STATE = {
     "units": "none",
@@ -210,14 +212,28 @@ def read(file: h5py.File) -> tuple[dict[str, Any], dict[str, int]]:
         return {}, {}
     if "current" not in group:  # of format version 1
         return thaw(group["tree"][()].decode("ascii"), group["state"]), json.loads(group["lengths"][()])
+    try:
+        return _state(file)
+    except (ValueError, OSError):
+        # a writer may have kept two newer states meanwhile; what HDF5 remembers of the file is of no use then
+        if not os.path.isfile(file.filename):
+            raise
+        for attempt in range(_TRIES):
+            try:
+                with open(file.filename, "rb") as raw, h5py.File(raw, "r") as again:
+                    return _state(again)
+            except (ValueError, OSError):
+                if attempt == _TRIES - 1:
+                    raise
+        raise
+
+
+def _state(file: h5py.File) -> tuple[dict[str, Any], dict[str, int]]:
     number, which, size, checksum = _current(file)
     if number == 0:
         return {}, {}
-    slot = group[_SLOTS[which]]
-    if size > len(slot):
-        raise ValueError("the checkpoint is longer than its place")
-    data = slot[:size].tobytes()
-    if zlib.crc32(data) != checksum:
+    data = np.asarray(file[f"checkpoint/{_SLOTS[which]}"][:size]).tobytes()  # type: ignore[index]
+    if len(data) != size or zlib.crc32(data) != checksum:
         raise ValueError("the checkpoint's checksum does not fit")
     return _unpack(data)
 

@@ -10,6 +10,7 @@ import json
 import os
 import resource
 import signal
+import struct
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -36,6 +37,7 @@ DAMAGE = (
     IndexError,
     MemoryError,
     AssertionError,
+    struct.error,
 )
 """What h5py raises on broken bytes."""
 
@@ -51,7 +53,8 @@ _PACKED = 1100
 """How many times its stored size a compressed dataset has at most."""
 _FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
 _FIRST_TEXTS = 1000
-_SECONDS_PER_OBJECT = 0.3
+_SECONDS, _BYTES_PER_SECOND = 0.3, 1e9
+"""CPU time for a step: so much, and more in a large file, whose chunks are many."""
 _MEMORY = 160 * 1024 * 1024
 
 
@@ -94,7 +97,7 @@ def _apart(path: Path, work: Callable[[], Any]) -> Any:
     except OSError:
         return work()
     if child == 0:
-        _in_child(work, reader, writer)
+        _in_child(path, work, reader, writer)
     os.close(writer)
     with os.fdopen(reader, "rb") as pipe:
         said = pipe.read()
@@ -109,11 +112,11 @@ def _apart(path: Path, work: Callable[[], Any]) -> Any:
     return None
 
 
-def _in_child(work: Callable[[], Any], reader: int, writer: int) -> NoReturn:
+def _in_child(path: Path, work: Callable[[], Any], reader: int, writer: int) -> NoReturn:
     code = 1
     try:
         os.close(reader)
-        _limit()
+        _limit(path)
         try:
             answer: Any = work()
         except RunFileError as error:
@@ -129,7 +132,7 @@ def _in_child(work: Callable[[], Any], reader: int, writer: int) -> NoReturn:
         os._exit(code)
 
 
-def _limit() -> None:
+def _limit(path: Path) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGPROF):
         signal.signal(number, signal.SIG_DFL)
     with suppress(OSError, ValueError):
@@ -139,17 +142,18 @@ def _limit() -> None:
         most = pages * resource.getpagesize() + _MEMORY
         hard = resource.getrlimit(resource.RLIMIT_AS)[1]
         resource.setrlimit(resource.RLIMIT_AS, (most if hard < 0 else min(most, hard), hard))
-    _breathe()
+    _breathe(path)
 
 
-def _breathe() -> None:
+def _breathe(path: Path) -> None:
     """Gives the child time for its next step."""
-    signal.setitimer(signal.ITIMER_PROF, _SECONDS_PER_OBJECT)
+    signal.setitimer(signal.ITIMER_PROF, _SECONDS + path.stat().st_size / _BYTES_PER_SECOND)
 
 
 def _looked_through(path: Path) -> list[str]:
     try:
-        with h5py.File(path, "r", locking=False) as file:
+        # a file object of its own: HDF5 shares what it knows of a file that this process has open by its name
+        with path.open("rb") as raw, h5py.File(raw, "r") as file:
             check_root(path, file)
             return _Look(path, file).datasets()
     except RunFileError:
@@ -204,7 +208,7 @@ class _Look:
         self.attributes(self.file)
         found = []
         for name in self.names():
-            _breathe_in_child()
+            _breathe_in_child(self.path)
             self.where = name
             with self.naming():
                 item = h5py.h5o.open(self.file.id, name.encode())
@@ -340,7 +344,7 @@ class _Look:
             nonlocal count
             count += 1
             if count % 10_000 == 0:
-                _breathe_in_child()
+                _breathe_in_child(self.path)
             return True if chunk.size > most else None
 
         if item.id.chunk_iter(look):
@@ -358,9 +362,9 @@ class _Look:
             self.text(text, LARGEST_TEXT)
 
 
-def _breathe_in_child() -> None:
+def _breathe_in_child(path: Path) -> None:
     if signal.getitimer(signal.ITIMER_PROF)[0] > 0:
-        _breathe()
+        _breathe(path)
 
 
 def _is_text(item: h5py.Dataset) -> bool:

@@ -137,19 +137,25 @@ class Probe:
             return -(-steps // self.spec.every.steps)
         return epochs // (self.spec.every.epochs or 1) + (not self.of_minibatch)
 
-    def frame_bytes(self, itemsize: int) -> int:
-        """Size of a frame with what stands beside it, in bytes, before compression.
+    def datasets(self, itemsize: int) -> list[tuple[tuple[int, ...], int]]:
+        """Shape and bytes of a number of everything that grows by a row with each frame.
 
         Args:
-            itemsize: bytes of a number of the circuit's precision.
+            itemsize: of a number of the circuit's precision.
         """
         size = {"iterations": 8, "converged": 1}.get(self.variable, itemsize)
-        total = int(np.prod(self.shape)) * size + 8
+        found: list[tuple[tuple[int, ...], int]] = [(self.shape, size), ((), 8)]
         if self.sampled:
-            total += 8 * self.samples
-            if self.points is not None and self.along_solver and self.variable != "residual":
-                total += (itemsize * len(self.points) + 8) * self.samples
-        return total
+            found.append(((self.samples,), 8))
+        if self.points is not None and self.along_solver:
+            found.append(((self.samples,), 8))
+            if self.variable != "residual":
+                found.append(((len(self.points), self.samples), itemsize))
+        return found
+
+    def frame_bytes(self, itemsize: int) -> int:
+        """Size of a frame with what stands beside it, in bytes, before compression; `itemsize` as in `datasets`."""
+        return sum(int(np.prod(shape)) * size for shape, size in self.datasets(itemsize))
 
     @property
     def along_solver(self) -> bool:

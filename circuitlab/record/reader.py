@@ -105,8 +105,8 @@ class Run:
         seen = _state_of(self.path)
         if seen == self._seen and self.file:
             return False
+        self.file.close()  # first: HDF5 opens a file that is open as it knew it
         file, names = _opened(self.path)
-        self.file.close()
         self.file, self.datasets, self._seen = file, Datasets(self.path, file, names), seen
         return True
 
@@ -186,7 +186,9 @@ class Run:
             verify(item, values)
             return values
         except DAMAGE as error:
-            raise RunFileError(f"{self.path}: {path}: is damaged and cannot be read") from error
+            full = "does not fit into the memory; read a part of it (circuitlab.open, array)"
+            what = full if isinstance(error, MemoryError) else "is damaged and cannot be read"
+            raise RunFileError(f"{self.path}: {path}: {what}") from error
 
     def _refuse_absurd(self, path: str, item: h5py.Dataset) -> None:
         """A dataset that would fill the memory, though nearly nothing of it is in the file, is not read at once."""

@@ -64,6 +64,8 @@ class RunWriter:
     """Publishing rows takes at most this share of the run's time, and keeping states as much again."""
     memory = 64 * 1024 * 1024
     """Bytes that wait in memory at most."""
+    copied = 256 * 1024 * 1024
+    """Bytes of a file up to which it is taken up again in a copy, though it could be in place."""
 
     def __init__(self, path: Path, shown: str, lock: Lock) -> None:
         self.path = path
@@ -80,7 +82,7 @@ class RunWriter:
         self._moves: list[tuple[str, str]] = []
         self._state: bytearray | None = None
         self._states = False  # whether the file has places for states
-        self._resumed = False
+        self._resumed = self._anew = False
         self._place: int | None = None  # where the file has its place for repairs
         self._cut: dict[str, int] = {}
         self._back: list[str] = []
@@ -183,6 +185,8 @@ class RunWriter:
                 if run.attributes["format_version"] != FORMAT_VERSION:
                     writer.attributes("/", format_version=FORMAT_VERSION)
             writer._resumed = True
+            # who opened the file when it was finished was told of no room behind its end, and would fail in it
+            writer._anew = real.stat().st_size <= cls.copied
             writer._status = "running"
             writer.publish()
         except BaseException:
@@ -341,7 +345,7 @@ class RunWriter:
             if last and self._session is not None:
                 self._end_session()
             self._whole, self._attributes, self._cut = {}, {}, {}
-            self._moves, self._status, self._pending = [], None, 0
+            self._moves, self._status, self._pending, self._anew = [], None, 0, False
         self._published = time.monotonic()
         self._cost = self._published - begun
 
@@ -349,7 +353,7 @@ class RunWriter:
         new = any(not series.stored for series in self._series.values())
         places = self._state is not None and not self._states
         other = self._whole or self._attributes or self._moves or self._cut or self._back
-        return new or places or self._place is None or bool(other)
+        return new or places or self._place is None or self._anew or bool(other)
 
     def _writing(self) -> tuple[Transaction, h5py.File]:
         """The file, opened to be written in place."""

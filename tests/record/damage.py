@@ -9,6 +9,7 @@ import os
 import random
 import shutil
 import sqlite3
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -16,6 +17,8 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+
+from circuitlab.record import checkpoint
 
 SEAL = 56
 """Bytes of the seal behind HDF5's own end."""
@@ -374,26 +377,27 @@ def structure_edits() -> Iterator[tuple[str, Edit]]:
 
 
 def checkpoint_edits() -> Iterator[tuple[str, Edit]]:
-    """Training states of another form, for commands that go on from them."""
+    """Training states of another form, with checksums that fit, for commands that go on from them."""
 
-    def tree(file: h5py.File, text: bytes) -> None:
-        _replace(file, "checkpoint/tree", np.array(text, dtype=f"S{max(1, len(text))}"))
+    def state(file: h5py.File, tree: object, arrays: object = ()) -> None:
+        text = tree if isinstance(tree, str) else json.dumps(tree)
+        head = json.dumps({"tree": text, "lengths": {}, "arrays": list(arrays)}).encode()
+        checkpoint.write(file, bytearray(struct.pack("<Q", len(head)) + head + bytes(4096)))
 
-    yield "no tree", lambda f: f.pop("checkpoint/tree")
-    yield "no lengths", lambda f: f.pop("checkpoint/lengths")
-    yield "no state", lambda f: f.pop("checkpoint/state")
-    yield "tree is no JSON", lambda f: tree(f, b"{")
-    yield "tree of numbers", lambda f: tree(f, b"[1, 2, 3]")
-    yield "deep tree", lambda f: tree(f, b"[" * 50_000 + b"]" * 50_000)
-    yield "unknown kind", lambda f: tree(f, b'{"code": "x"}')
-    yield "unknown array", lambda f: tree(f, json.dumps({"dict": [["a", {"array": "nobody"}]]}).encode())
-    yield "path out of the state", lambda f: tree(f, json.dumps({"array": "/spec/circuit"}).encode())
-    yield (
-        "one array many times",
-        lambda f: tree(f, json.dumps([{"array": "parameters/h_h"}] * 100_000).encode()),
-    )
-    yield "empty tree", lambda f: tree(f, json.dumps({"dict": [["progress", 1]]}).encode())
-    yield "tree is a float", lambda f: _replace(f, "checkpoint/tree", 1.0)
+    yield "no current", lambda f: f.pop("checkpoint/current")
+    yield "no states", lambda f: [f.pop(f"checkpoint/state_{number}") for number in (0, 1)]
+    yield "current is short", lambda f: _replace(f, "checkpoint/current", np.ones(3, np.uint8))
+    yield "current of ones", lambda f: f["checkpoint/current"].__setitem__(..., 255)
+    yield "tree is no JSON", lambda f: state(f, "{")
+    yield "tree of numbers", lambda f: state(f, [1, 2, 3])
+    yield "deep tree", lambda f: state(f, "[" * 50_000 + "]" * 50_000)
+    yield "unknown kind", lambda f: state(f, {"code": "x"})
+    yield "unknown array", lambda f: state(f, {"dict": [["a", {"array": "nobody"}]]})
+    yield "one array many times", lambda f: state(f, [{"array": "a"}] * 100_000, [["a", "<f8", [512], 4096]])
+    yield "array beyond the end", lambda f: state(f, {"array": "a"}, [["a", "<f8", [1 << 40], 1 << 43]])
+    yield "array of objects", lambda f: state(f, {"array": "a"}, [["a", "O", [512], 4096]])
+    yield "array of another shape", lambda f: state(f, {"array": "a"}, [["a", "<f8", [7, 7], 4096]])
+    yield "other names", lambda f: state(f, {"dict": [["progress", 1]]})
 
 
 def edited(sound: Path, path: Path, edit: Edit) -> Path:

@@ -59,7 +59,9 @@ class Job:
             "git_commit",
         )
         found: dict[str, str | int] = {key: str(said.get(key, "")) for key in words if said.get(key)}
-        return {"run": self.name, "status": self.run.status, "seed": int(said.get("seed", 0)), **found}
+        seed = said.get("seed", 0)
+        number = int(seed) if isinstance(seed, int | float) else 0
+        return {"run": self.name, "status": self.run.status, "seed": number, **found}
 
 
 @dataclass(frozen=True)

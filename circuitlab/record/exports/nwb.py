@@ -295,6 +295,7 @@ def regular(times: np.ndarray, words: str) -> Clock:
 def _add_learning(job: Job, nwb: Any) -> None:
     """Learning curves, a series each."""
     curves: Any = None
+    taken: set[str] = set()
     for name in job.run.metrics():
         steps, values = job.run.metric(name)
         if not len(values):
@@ -309,7 +310,7 @@ def _add_learning(job: Job, nwb: Any) -> None:
         values = values.astype(np.uint8) if values.dtype.kind == "b" else values
         curves(
             TimeSeries(
-                name=name,
+                name=file_name(name, taken),
                 data=packed(values),
                 unit=str(item.attrs.get("units", "")) or "dimensionless",
                 description=str(item.attrs.get("description", "")) or name,

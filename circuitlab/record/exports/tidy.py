@@ -71,11 +71,12 @@ class Package:
                 "name": re.sub(r"[^a-z0-9._-]+", "-", str(inside.with_suffix("")).lower()),
                 "title": name,
                 "description": about,
+                "profile": "tabular-data-resource",
                 "path": inside.as_posix(),
                 "format": "csv",
                 "mediatype": "text/csv",
                 "encoding": "utf-8",
-                "schema": {"fields": list(fields), "missingValues": [""]},
+                "schema": {"fields": list(fields), "missingValues": ["", "nan"]},
             }
         )
 
