@@ -359,9 +359,13 @@ def _opened(path: Path) -> tuple[h5py.File, list[str]]:
     recover(path)
     for attempt in range(TRIES):
         try:
+            examined = _state_of(path)[:2]
             whole = check_bytes(path)
             names = examine(path)
             file = h5py.File(path, "r", locking=False)
+            if _state_of(path)[:2] != examined and attempt < TRIES - 1:
+                file.close()  # a writer has put another file in its place since: what was examined is not what is open
+                continue
             if not whole and file.attrs["status"] != "running" and str(file.attrs["format_version"]) != "1":
                 file.close()
                 raise RunFileError(f"{path}: is damaged: bytes follow its end")

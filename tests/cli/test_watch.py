@@ -447,3 +447,28 @@ def test_durations_are_said_as_people_say_them() -> None:
     assert [duration(s) for s in (0.2, 59, 61, 3660, 90000, None)] == [
         "0 s", "59 s", "1 min 01 s", "1 h 01 min", "1 d 1 h", "unknown",
     ]  # fmt: skip
+
+
+def test_a_file_that_is_replaced_while_it_is_opened_is_seen_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from circuitlab.record import reader
+
+    path, real = tmp_path / "run.h5", reader.examine
+    with begin(path) as writer:
+        epoch(writer, 0, 0.1, 2.0)
+        writer.publish()
+        looked: list[Path] = []
+
+        def slow(path: Path) -> list[str]:
+            names = real(path)
+            if not looked:
+                learn(writer)  # new datasets: the file is replaced
+                writer.publish()
+            looked.append(path)
+            return names
+
+        monkeypatch.setattr(reader, "examine", slow)
+        follower = Follower(path)
+        follower.look()
+        assert (follower.now.epoch, follower.now.step) == (2, 13)
