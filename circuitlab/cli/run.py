@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from circuitlab.cli.common import AllowOutside, AsJson, console, print_json, say
+from circuitlab.cli.common import AllowOutside, AsJson, console, print_json, say, sound
 
 if TYPE_CHECKING:
     from circuitlab.experiment.repeat import Repeat
@@ -63,13 +63,12 @@ def run(
     Ctrl-C stops after the present step and leaves a run that --resume continues, to the same numbers.
     """
     from circuitlab.errors import RunFileError
-    from circuitlab.record.reader import open_run
 
     if (file is None) == (from_ is None):
         raise typer.BadParameter("give an EXPERIMENT, or --from RUN.h5")
     for given in (from_, output if resume else None):
         if given is not None and (given == from_ or given.exists()):
-            open_run(given).close()  # a damaged file is refused before anything large is loaded
+            sound(given, state=given != from_)
     from circuitlab.learn.parallel import joined
     from circuitlab.spec.experiment import load_experiment
 

@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from circuitlab.cli.common import AllowOutside, AsJson, CircuitFile, Scale, console, print_json, say, table
+from circuitlab.cli.common import (
+    AllowOutside,
+    AsJson,
+    CircuitFile,
+    Scale,
+    console,
+    print_json,
+    say,
+    sound,
+    table,
+)
 from circuitlab.cli.run import Overrides
 
 if TYPE_CHECKING:
@@ -83,8 +93,8 @@ def simulate(
         typer.Option(
             "--record",
             metavar="POP[:VARIABLE[:NEURONS]]",
-            help="What to record, such as l23, l23:rate, l23:soma:0,5,10:20 or :rate (of all populations); the somata "
-            "of all populations unless given. Give it as often as you like.",
+            help="What to record, such as l23, l23:rate, l23:soma:0,5,10:20, l23:soma:AVA*, :rate (of all populations) "
+            "or ':soma:where x < 3'; the somata of all populations unless given. Give it as often as you like.",
         ),
     ] = None,
     every: Annotated[
@@ -102,6 +112,7 @@ def simulate(
     Delays of projections and noise of populations act here, as nowhere else. Times are in ms, all else has no unit. In
     float64 unless --set dtype=float32. Ctrl-C leaves a file with every frame so far (docs/simulation.md).
     """
+    sound(weights)
     from circuitlab.errors import CircuitError
     from circuitlab.experiment.simulate import times, write
     from circuitlab.experiment.simulate_arrays import unlabelled

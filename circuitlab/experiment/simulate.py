@@ -17,7 +17,7 @@ from circuitlab.experiment.simulate_arrays import Arrays, unlabelled
 from circuitlab.experiment.simulation import FREE, SILENCE, Prepared, Settings, begins, prepare, specification
 from circuitlab.record.place import refuse_existing
 from circuitlab.record.run_file import RunWriter
-from circuitlab.record.space import require_space
+from circuitlab.record.space import grown, require_space
 from circuitlab.record.storage import uninterrupted
 from circuitlab.record.traces import Trace
 from circuitlab.spec.circuit import CircuitSpec, load_circuit
@@ -80,8 +80,8 @@ def write(
         progress: told of the steps done, and of all.
     """
     samples, item = prepared.signal.values.shape[1], prepared.assembled.compiled.tau.element_size()
-    neurons = sum(len(trace.unit_ids) for trace in prepared.traces)
-    require_space(path, prepared.frames * (neurons * samples * item + 16 * len(prepared.traces)))
+    sizes = [grown(prepared.frames, (samples, len(trace.unit_ids)), item) for trace in prepared.traces]
+    require_space(path, sum(sizes) + 2 * len(sizes) * grown(prepared.frames, (), 8))
     with begin_file(prepared.assembled, path, command=command, overwrite=overwrite) as writer:
         _describe(writer, prepared)
         every = count_text(prepared.settings.every, "steps")

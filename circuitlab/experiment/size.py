@@ -9,7 +9,7 @@ import torch
 from circuitlab.experiment.assemble import Assembled
 from circuitlab.learn.train import Trainer
 from circuitlab.record.probes import Probe
-from circuitlab.record.space import Size, probe_bytes
+from circuitlab.record.space import Size, grown, probe_bytes
 
 OPTIMIZER_STATES = 2
 """Numbers that an optimizer keeps of each parameter (Adam's two moments)."""
@@ -38,17 +38,25 @@ def size_of(assembled: Assembled, trainer: Trainer, probes: Sequence[Probe], ste
         else value.numel()
         for name, value in compiled.parameters_by_name().items()
     ]
-    learned = sum(value.numel() for value in own)
-    kept = sum(value.numel() for value in compiled.state_by_name().values()) + learned
+    values += [value.numel() for value in own]
+    kept = sum(value.numel() for value in compiled.state_by_name().values())
+    kept += sum(value.numel() for value in own)
     starts = 0
     if trainer.starts is not None:
         starts = sum(v.nbytes for v in trainer.starts.state().values() if isinstance(v, torch.Tensor))
     edges = sum(len(projection.edges) for projection in circuit.projections.values())
     nodes = sum(population.size for population in circuit.populations.values())
+    recorded = probe_bytes(probes, steps=steps, epochs=epochs, dtype=spec.dtype)
+    snapshots = 1 + -(-epochs // every)
+    state = 2 * ((1 + OPTIMIZER_STATES) * kept * item + starts)
+    structure = 8 * (EDGE_COLUMNS * edges + NODE_COLUMNS * nodes)
+    metrics = STEP_METRICS * grown(steps, (), 8) + EPOCH_METRICS * grown(epochs + 1, (), 8)
+    first = probe_bytes(probes, steps=1, epochs=1, dtype=spec.dtype)
     return Size(
-        probe_bytes(probes, steps=steps, epochs=epochs, dtype=spec.dtype),
-        weights=(1 + -(-epochs // every)) * (sum(values) + learned) * item,
-        state=(1 + OPTIMIZER_STATES) * kept * item + starts,
-        metrics=8 * (STEP_METRICS * steps + EPOCH_METRICS * (epochs + 1)),
-        structure=8 * (EDGE_COLUMNS * edges + NODE_COLUMNS * nodes),
+        recorded,
+        weights=sum(grown(snapshots, (count,), item) for count in values),
+        state=state,
+        metrics=metrics,
+        structure=structure,
+        early=sum(first.values()) + sum(values) * item + state + structure + metrics,
     )

@@ -41,7 +41,8 @@ from circuitlab.learn.penalty import JacobianPenalty
 from circuitlab.learn.rules import rule_of
 from circuitlab.learn.starts import CREDIT, FREE, Classes, Starts
 from circuitlab.learn.train import EarlyStopping, Observer, Schedule, Stopped, Trainer
-from circuitlab.record.probes import Probe, plan_probes
+from circuitlab.record.plan import plan_probes
+from circuitlab.record.probes import Probe
 from circuitlab.record.reader import open_run
 from circuitlab.record.run_file import RunWriter
 from circuitlab.record.space import NOTHING, Size, require_space
@@ -323,7 +324,7 @@ def _open(
         restored = _checkpoint_of(path, spec)
         require_space(path, prepared.size.total, Path(path).stat().st_size)
         return restored, RunWriter.resume(path)
-    require_space(path, prepared.size.total)
+    require_space(path, prepared.size.total + prepared.size.early)
     return {}, begin_file(prepared.assembled, path, command=command, overwrite=overwrite)
 
 

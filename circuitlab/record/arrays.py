@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import unquote
 
 import h5py
@@ -57,6 +57,9 @@ class Stored(backends.BackendArray):
         self.run, self.path = run, path
         self.shape, self.dtype = item.shape, np.dtype(item.dtype)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
     def __getitem__(self, key: Any) -> np.ndarray:
         return indexing.explicit_indexing_adapter(
             key, self.shape, indexing.IndexingSupport.OUTER_1VECTOR, self._read
@@ -91,8 +94,11 @@ class Stored(backends.BackendArray):
         except (RunFileError, *DAMAGE) as error:
             if isinstance(error, RunFileError):
                 raise
-            closed = not self.run.file
-            what = "the run was closed; read before closing it" if closed else "is damaged and cannot be read"
+            what = "is damaged and cannot be read"
+            if not self.run.file:
+                what = "the run was closed; read before closing it"
+            elif isinstance(error, MemoryError):
+                what = "this does not fit into the memory; take a part of it at a time (isel, sel)"
             raise RunFileError(f"{self.run.path}: {self.path}: {what}") from error
         for axis, back in enumerate(order):
             if not (isinstance(back, slice) and back == slice(None)):
@@ -192,6 +198,9 @@ class Snapshots(backends.BackendArray):
         first = weights_at(run, name, 0)
         self.run, self.name = run, name
         self.shape, self.dtype = (snapshot_count(run, name), *first.shape), first.dtype
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
 
     def __getitem__(self, key: Any) -> np.ndarray:
         return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._read)

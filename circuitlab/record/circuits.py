@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import unquote
 
 import h5py
@@ -17,9 +17,13 @@ from circuitlab.errors import FormatError, RunFileError
 from circuitlab.graph.circuit import Circuit, Noise, Population, Projection
 from circuitlab.graph.edges import Edges, Rows
 from circuitlab.graph.foreign.formats import HDF5, read_foreign
-from circuitlab.record.reader import FORMAT, HDF5_SIGNATURE, Run, open_run
+from circuitlab.record import superblock
+from circuitlab.record.examine import is_marked
+from circuitlab.record.reader import Run, open_run
 from circuitlab.record.storage import link_name
 from circuitlab.record.weights import recorded, snapshot_count, weights_at
+from circuitlab.spec.populations import Activation, PopulationType
+from circuitlab.spec.projections import Site
 
 WEIGHTS = ("initial", "final")
 _NODE_FIELDS = ("bias", "name", "x", "y", "z")
@@ -53,12 +57,10 @@ def is_run_file(path: Path) -> bool:
         return False
     try:
         with path.open("rb") as file:
-            if file.read(len(HDF5_SIGNATURE)) != HDF5_SIGNATURE:
-                return False
-        with h5py.File(path, "r", locking=False) as file:
-            return file.attrs.get("format") == FORMAT
+            head = file.read(superblock.SIZE)
     except OSError:
         return False
+    return superblock.is_superblock(head) and is_marked(path)
 
 
 def circuit_of_run(path: Path, weights: str = "final") -> Circuit:
@@ -104,13 +106,29 @@ def _said(error: Exception) -> str:
     )
 
 
+def _known(what: str, value: str, allowed: Any) -> None:
+    if value not in get_args(allowed):
+        raise ValueError(f"{what} '{value[:40]}' is none of {', '.join(get_args(allowed))}")
+
+
 def _check(circuit: Circuit) -> None:
     """Sizes that fit together, and edges between neurons that are there: what compiled loops rely on."""
     for name, p in circuit.populations.items():
+        _known(f"population {name}: type", p.type, PopulationType)
+        _known(f"population {name}: activation", p.activation, Activation)
+        if p.size < 0 or p.sign not in (None, "excitatory", "inhibitory") or not 0 < p.tau_ms < np.inf:
+            raise ValueError(f"population {name}: size, sign or tau_ms is none")
         for what, values in (("bias", p.bias), ("names", p.names), ("positions", p.positions)):
             if values is not None and len(values) != p.size:
                 raise ValueError(f"population {name}: {len(values)} {what} for {p.size} neurons")
     for name, p in circuit.projections.items():
+        _known(f"projection {name}: site", p.site, Site)
+        if (
+            p.carries not in ("rate", "burst")
+            or p.kind not in ("chemical", "electrical")
+            or not p.delay_ms >= 0
+        ):
+            raise ValueError(f"projection {name}: carries, kind or delay_ms is none")
         edges, ends = p.edges, {"source": p.source, "target": p.target}
         for side, ids in (("source", edges.source), ("target", edges.target)):
             size = circuit.populations[ends[side]].size

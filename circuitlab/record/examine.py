@@ -10,8 +10,9 @@ import json
 import os
 import resource
 import signal
+import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -36,6 +37,7 @@ DAMAGE = (
     IndexError,
     MemoryError,
     AssertionError,
+    struct.error,
 )
 """What h5py raises on broken bytes."""
 
@@ -51,7 +53,8 @@ _PACKED = 1100
 """How many times its stored size a compressed dataset has at most."""
 _FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
 _FIRST_TEXTS = 1000
-_SECONDS_PER_OBJECT = 0.3
+_SECONDS, _BYTES_PER_SECOND = 0.3, 1e9
+"""CPU time for a step: so much, and more in a large file, whose chunks are many."""
 _MEMORY = 160 * 1024 * 1024
 
 
@@ -61,15 +64,40 @@ def examine(path: Path) -> list[str]:
     Raises:
         RunFileError: one line: damaged, of another program, pointing outside itself, or of absurd size.
     """
+    answer = _apart(path, lambda: _looked_through(path))
+    if answer is None:
+        raise RunFileError(f"{path}: is damaged: HDF5 cannot read it")
+    return answer
+
+
+def is_marked(path: Path) -> bool:
+    """Whether an HDF5 file says that it is a run file; one that HDF5 cannot read says nothing, and may be one.
+
+    Raises:
+        RunFileError: HDF5 finds no end in it.
+    """
+
+    def look() -> bool:
+        try:
+            with h5py.File(path, "r", locking=False) as file:
+                return file.attrs.get("format") == FORMAT
+        except DAMAGE:
+            return True
+
+    return _apart(path, look) is not False
+
+
+def _apart(path: Path, work: Callable[[], Any]) -> Any:
+    """What work gives (as JSON) in a process of its own; None where that died."""
     try:
         reader, writer = os.pipe()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of threads: the child touches HDF5 alone
             child = os.fork()
     except OSError:
-        return _looked_through(path)
+        return work()
     if child == 0:
-        _in_child(path, reader, writer)
+        _in_child(path, work, reader, writer)
     os.close(writer)
     with os.fdopen(reader, "rb") as pipe:
         said = pipe.read()
@@ -79,18 +107,18 @@ def examine(path: Path) -> list[str]:
         if isinstance(answer, str):
             raise RunFileError(answer)
         return answer
-    killed = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
-    why = "HDF5 finds no end in it" if killed == signal.SIGPROF else "HDF5 cannot read it"
-    raise RunFileError(f"{path}: is damaged: {why}")
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGPROF:
+        raise RunFileError(f"{path}: is damaged: HDF5 finds no end in it")
+    return None
 
 
-def _in_child(path: Path, reader: int, writer: int) -> NoReturn:
+def _in_child(path: Path, work: Callable[[], Any], reader: int, writer: int) -> NoReturn:
     code = 1
     try:
         os.close(reader)
-        _limit()
+        _limit(path)
         try:
-            answer: Any = _looked_through(path)
+            answer: Any = work()
         except RunFileError as error:
             answer = str(error)
         data = json.dumps(answer).encode()
@@ -98,13 +126,13 @@ def _in_child(path: Path, reader: int, writer: int) -> NoReturn:
         while data:
             data = data[os.write(writer, data) :]
         code = 0
-    except BaseException:  # noqa: BLE001, S110 (whatever it is, the exit code tells of it)
+    except BaseException:  # noqa: BLE001 (whatever it is, the exit code tells of it)
         pass
     finally:
         os._exit(code)
 
 
-def _limit() -> None:
+def _limit(path: Path) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGPROF):
         signal.signal(number, signal.SIG_DFL)
     with suppress(OSError, ValueError):
@@ -114,17 +142,18 @@ def _limit() -> None:
         most = pages * resource.getpagesize() + _MEMORY
         hard = resource.getrlimit(resource.RLIMIT_AS)[1]
         resource.setrlimit(resource.RLIMIT_AS, (most if hard < 0 else min(most, hard), hard))
-    _breathe()
+    _breathe(path)
 
 
-def _breathe() -> None:
+def _breathe(path: Path) -> None:
     """Gives the child time for its next step."""
-    signal.setitimer(signal.ITIMER_PROF, _SECONDS_PER_OBJECT)
+    signal.setitimer(signal.ITIMER_PROF, _SECONDS + path.stat().st_size / _BYTES_PER_SECOND)
 
 
 def _looked_through(path: Path) -> list[str]:
     try:
-        with h5py.File(path, "r", locking=False) as file:
+        # a file object of its own: HDF5 shares what it knows of a file that this process has open by its name
+        with path.open("rb") as raw, h5py.File(raw, "r") as file:
             check_root(path, file)
             return _Look(path, file).datasets()
     except RunFileError:
@@ -179,7 +208,7 @@ class _Look:
         self.attributes(self.file)
         found = []
         for name in self.names():
-            _breathe_in_child()
+            _breathe_in_child(self.path)
             self.where = name
             with self.naming():
                 item = h5py.h5o.open(self.file.id, name.encode())
@@ -315,7 +344,7 @@ class _Look:
             nonlocal count
             count += 1
             if count % 10_000 == 0:
-                _breathe_in_child()
+                _breathe_in_child(self.path)
             return True if chunk.size > most else None
 
         if item.id.chunk_iter(look):
@@ -333,9 +362,9 @@ class _Look:
             self.text(text, LARGEST_TEXT)
 
 
-def _breathe_in_child() -> None:
+def _breathe_in_child(path: Path) -> None:
     if signal.getitimer(signal.ITIMER_PROF)[0] > 0:
-        _breathe()
+        _breathe(path)
 
 
 def _is_text(item: h5py.Dataset) -> bool:

@@ -194,8 +194,8 @@ def population(run: Run, name: str) -> xr.Dataset:
     """Everything recorded of a population's neurons.
 
     A variable that only one probe recorded has its own name, `soma`; where several did (other phases, samples,
-    neurons), each is named after its probe, and the attribute `variable` says which it is. The same holds for axes
-    of other length or labels: they are named `frame_<probe>`, `sample_<probe>` and so on where the probes differ.
+    neurons), each is named after its probe, and the attribute `variable` says which it is. A probe whose
+    frames, samples or neurons differ from those of most has axes of its own: `frame_<probe>`, `sample_<probe>`.
     """
     _group(run, "nodes", name)
     probes = {
@@ -216,21 +216,27 @@ def population(run: Run, name: str) -> xr.Dataset:
 
 
 def _together(parts: Mapping[str, xr.DataArray], attrs: dict[str, Any]) -> xr.Dataset:
-    """Arrays in one dataset; an axis on which they differ gets a name of its own for each."""
-    dimensions = dict.fromkeys(dim for part in parts.values() for dim in part.dims)
-    own: list[Hashable] = []
-    for dim in dimensions:
-        having = [part for part in parts.values() if dim in part.dims]
-        first = having[0]
-        for other in having[1:]:
-            if not _same_axis(first, other, dim):
-                own.append(dim)
-                break
+    """Arrays in one dataset; those whose axis differs from that of most have one of their own."""
+    own: dict[str, set[Hashable]] = {name: set() for name in parts}
+    for dim in dict.fromkeys(dim for part in parts.values() for dim in part.dims):
+        alike: list[list[str]] = []
+        for name, part in parts.items():
+            if dim in part.dims:
+                for names in alike:
+                    if _same_axis(parts[names[0]], part, dim):
+                        names.append(name)
+                        break
+                else:
+                    alike.append([name])
+        for names in alike:
+            if names is not max(alike, key=len):
+                for name in names:
+                    own[name].add(dim)
     renamed = {}
     for name, part in parts.items():
-        changes = {dim: f"{dim}_{name}" for dim in part.dims if dim in own}
+        changes = {dim: f"{dim}_{name}" for dim in part.dims if dim in own[name]}
         for key, coordinate in part.coords.items():
-            if key not in changes and any(dim in own for dim in coordinate.dims):
+            if key not in changes and own[name] & set(coordinate.dims):
                 changes[key] = f"{key}_{name}"
         renamed[name] = part.rename(changes).rename(name)
     coordinates: dict[Hashable, Any] = {}

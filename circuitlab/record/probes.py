@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from circuitlab.errors import CircuitError, RunFileError, suggestion
-from circuitlab.record.select import SelectionError, edges, matching, neurons
+from circuitlab.errors import RunFileError
 from circuitlab.record.storage import link_name
 from circuitlab.record.variables import MISSING, SYMBOLS, UNITS, WORDS, meaning
-from circuitlab.spec.probes import PARAMETERS, SOLUTION, STATE, WILD, ProbeSpec
+from circuitlab.spec.probes import PARAMETERS, SOLUTION, STATE, ProbeSpec
 
 if TYPE_CHECKING:
-    from circuitlab.graph.circuit import Circuit, Population
     from circuitlab.record.run_file import RunWriter
-    from circuitlab.spec.probes import AlongSpec
 
-__all__ = [
-    "PARAMETERS",
-    "SOLUTION",
-    "STATE",
-    "SYMBOLS",
-    "WORDS",
-    "Probe",
-    "plan_probes",
-    "select",
-    "write_units",
-]
-
-Lacks = Callable[[ProbeSpec], tuple[str, str] | None]
+__all__ = ["PARAMETERS", "SOLUTION", "STATE", "SYMBOLS", "WORDS", "Probe", "write_units"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +49,7 @@ class Probe:
     points: NDArray | None = None
     dt_ms: float = 0.0
 
-    @property
+    @cached_property
     def variable(self) -> str:
         """What is recorded."""
         return self.spec.variables[0]
@@ -78,22 +64,36 @@ class Probe:
         """Of which projection, or None."""
         return None if self.spec.projection is None else str(self.spec.projection)
 
-    @property
+    @cached_property
+    def group(self) -> str:
+        """Where it is in the file."""
+        return f"activity/{link_name(self.name)}"
+
+    @cached_property
+    def place(self) -> slice | NDArray:
+        """Which rows of the population, or of the weights, are recorded: a range where they are one."""
+        ids = self.edge_ids if self.edge_ids is not None else self.unit_ids
+        ids = ids if self.parameter_ids is None else self.parameter_ids
+        first = int(ids[0]) if len(ids) else 0
+        consecutive = len(ids) > 0 and np.array_equal(ids, np.arange(first, first + len(ids)))
+        return slice(first, first + len(ids)) if consecutive else ids
+
+    @cached_property
     def sampled(self) -> bool:
         """Whether a frame has samples."""
         return self.variable not in PARAMETERS
 
-    @property
+    @cached_property
     def sample_ids(self) -> NDArray | None:
         """Samples to run the circuit on, counted in `spec.of`; None for those of the minibatch."""
         return None if self.spec.samples == "batch" else np.array(self.spec.samples, dtype=np.int64)
 
-    @property
+    @cached_property
     def of_minibatch(self) -> bool:
         """Whether it records what an update was made from, or the update itself."""
         return self.variable == "updates" or (self.sampled and self.sample_ids is None)
 
-    @property
+    @cached_property
     def axes(self) -> tuple[str, ...]:
         """Names of the axes of a frame, without `frame`."""
         along = () if self.points is None else ("point",)
@@ -105,7 +105,7 @@ class Probe:
             return ("edge" if self.parameter_ids is None else "parameter",)
         return ("unit", "output unit") if self.targets else ("unit",)
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, ...]:
         """Shape of a frame."""
         chosen = self.edge_ids if self.parameter_ids is None else self.parameter_ids
@@ -137,19 +137,25 @@ class Probe:
             return -(-steps // self.spec.every.steps)
         return epochs // (self.spec.every.epochs or 1) + (not self.of_minibatch)
 
-    def frame_bytes(self, itemsize: int) -> int:
-        """Size of a frame with what stands beside it, in bytes, before compression.
+    def datasets(self, itemsize: int) -> list[tuple[tuple[int, ...], int]]:
+        """Shape and bytes of a number of everything that grows by a row with each frame.
 
         Args:
-            itemsize: bytes of a number of the circuit's precision.
+            itemsize: of a number of the circuit's precision.
         """
         size = {"iterations": 8, "converged": 1}.get(self.variable, itemsize)
-        total = int(np.prod(self.shape)) * size + 8
+        found: list[tuple[tuple[int, ...], int]] = [(self.shape, size), ((), 8)]
         if self.sampled:
-            total += 8 * self.samples
-            if self.points is not None and self.along_solver and self.variable != "residual":
-                total += (itemsize * len(self.points) + 8) * self.samples
-        return total
+            found.append(((self.samples,), 8))
+        if self.points is not None and self.along_solver:
+            found.append(((self.samples,), 8))
+            if self.variable != "residual":
+                found.append(((len(self.points), self.samples), itemsize))
+        return found
+
+    def frame_bytes(self, itemsize: int) -> int:
+        """Size of a frame with what stands beside it, in bytes, before compression; `itemsize` as in `datasets`."""
+        return sum(int(np.prod(shape)) * size for shape, size in self.datasets(itemsize))
 
     @property
     def along_solver(self) -> bool:
@@ -158,7 +164,7 @@ class Probe:
 
     def start(self, writer: RunWriter) -> None:
         """Writes what holds for all frames; once per writer, also after a resumption."""
-        group = f"activity/{link_name(self.name)}"
+        group = self.group
         about = {"every": self.spec.every.text}
         if self.sampled:
             about["of"] = self.spec.of
@@ -207,34 +213,22 @@ class Probe:
             sample_ids: number of each of those samples in its split, shape [sample]; None where there are none.
             beside: `residual` [point, sample] and `iterations` [sample] of a solver's way.
         """
-        group = f"activity/{link_name(self.name)}"
-        count = 0 if sample_ids is None else len(sample_ids)
-        shape = tuple(
-            count if axis == "sample" else size for axis, size in zip(self.axes, self.shape, strict=True)
-        )
+        group, count = self.group, 0 if sample_ids is None else len(sample_ids)
         missing = self.samples - count
+        shape = self.shape
+        if missing:
+            shape = tuple(count if axis == "sample" else n for axis, n in zip(self.axes, shape, strict=True))
         if values.shape != shape or missing < 0:
             raise RunFileError(
                 f"record.{self.name}: got values of shape {list(values.shape)} in place of {list(shape)}, in frames of "
                 f"{self.samples} samples"
             )
-        about: dict[str, str] = {"variable": self.variable, "symbol": self._symbol}
-        about |= {
-            key: name for key in ("population", "projection") if (name := getattr(self, key)) is not None
-        }
-        if self.sampled:
-            about["phase"] = self.spec.phase
-        writer.append(
-            f"{group}/data",
-            self._filled(values, missing),
-            units=UNITS.get(self.variable, "dimensionless"),
-            description=f"[frame, {', '.join(self.axes)}] {self._words}",
-            **about,
-        )
+        writer.append(f"{group}/data", self._filled(values, missing), **self._data)
         if sample_ids is not None:
+            ids = np.asarray(sample_ids, dtype=np.int64)
             writer.append(
                 f"{group}/sample_ids",
-                np.pad(np.asarray(sample_ids, dtype=np.int64), (0, missing), constant_values=-1),
+                np.pad(ids, (0, missing), constant_values=-1) if missing else ids,
                 units="dimensionless",
                 description=f"[frame, sample] number of the sample within {self.spec.of}, -1 where there is none",
             )
@@ -249,6 +243,19 @@ class Probe:
         writer.append(
             f"{group}/step", step, units="updates", description="[frame] update at which it was recorded"
         )
+
+    @cached_property
+    def _data(self) -> dict[str, str]:
+        """Attributes of the data."""
+        about = {"variable": self.variable, "symbol": self._symbol}
+        about |= {
+            key: name for key in ("population", "projection") if (name := getattr(self, key)) is not None
+        }
+        if self.sampled:
+            about["phase"] = self.spec.phase
+        about["units"] = UNITS.get(self.variable, "dimensionless")
+        about["description"] = f"[frame, {', '.join(self.axes)}] {self._words}"
+        return about
 
     def _filled(self, values: NDArray, missing: int) -> NDArray:
         if not missing or not self.sampled:
@@ -269,186 +276,6 @@ class Probe:
         if self.variable == "feedback_weights" and self.projection is None:
             return "Q, from the controller onto the neuron, psi = Q u"
         return meaning(self.variable, self.spec.phase if self.sampled else "", self.spec.along)
-
-
-def select(spec: ProbeSpec, circuit: Circuit) -> list[int]:
-    """The neurons that a probe selects, by their number in its population.
-
-    Raises:
-        ValueError: there is no such population, neuron or variable; the text says which.
-    """
-    return neurons(spec, _population(spec, circuit))
-
-
-def _population(spec: ProbeSpec, circuit: Circuit) -> Population:
-    name = str(spec.population)
-    if name not in circuit.populations:
-        near = suggestion(name, circuit.populations)
-        raise SelectionError(
-            "population", f"no population '{name}'; there are {', '.join(circuit.populations)}.{near}"
-        )
-    population, variable = circuit.populations[name], spec.variables[0]
-    wanted = {"apical": "pyramidal", "controller": "output"}.get(variable, population.type)
-    inputs = population.type == "input" and variable != "rate"
-    bias = variable in ("bias", "updates") and population.bias is None
-    if wanted != population.type or inputs or bias:
-        raise SelectionError(
-            "variable", f"'{name}' is of type {population.type} and has no {variable}", absent=True
-        )
-    if variable == "updates" and not population.bias_plastic:
-        raise SelectionError("variable", f"the bias of '{name}' is not plastic", absent=True)
-    return population
-
-
-def expanded(name: str, spec: ProbeSpec, circuit: Circuit) -> Iterator[tuple[str, ProbeSpec, bool]]:
-    """The single recordings that an entry of `record` stands for: their names and settings, and whether one may be
-    left out, because only a pattern names it."""
-    many = not isinstance(spec.variable, str)
-    for variable in spec.variables:
-        named = f"{name}_{variable}" if many else name
-        if variable in SOLUTION:
-            yield named, _one(spec, variable, None, None), False
-            continue
-        kind = "population" if spec.projection is None else "projection"
-        given = spec.population if spec.projection is None else spec.projection
-        known = list(circuit.populations if kind == "population" else circuit.projections)
-        patterns = (given,) if isinstance(given, str) else given or ()
-        places, missing = matching(known, patterns)
-        if missing:
-            near = suggestion(missing[0], known)
-            raise SelectionError(kind, f"no {kind} '{missing[0]}'; there are {', '.join(known)}.{near}")
-        wild = any(WILD.search(pattern) and pattern not in known for pattern in patterns)
-        several = len(places) > 1 or not isinstance(given, str) or wild
-        for place in places:
-            own = named if not several else f"{name}_{place}" + (f"_{variable}" if many else "")
-            pair = (place, None) if kind == "population" else (None, place)
-            yield own, _one(spec, variable, *pair), wild
-
-
-def _one(spec: ProbeSpec, variable: str, population: str | None, projection: str | None) -> ProbeSpec:
-    return spec.model_copy(update={"variable": variable, "population": population, "projection": projection})
-
-
-def _plan(
-    name: str,
-    spec: ProbeSpec,
-    circuit: Circuit,
-    batch_size: int,
-    sizes: Mapping[str, int],
-    most_iterations: int,
-) -> Probe:
-    variable = spec.variables[0]
-    samples = 0
-    if variable not in PARAMETERS:
-        total = sizes.get(spec.of, 0)
-        if spec.samples != "batch" and max(spec.samples) >= total:
-            raise SelectionError(
-                "samples",
-                f"no sample {max(spec.samples)}; there are {total} {spec.of} samples, counted from 0",
-            )
-        samples = batch_size if spec.samples == "batch" else len(spec.samples)
-    points = None if spec.along is None else points_of(spec.along, most_iterations)
-    none = np.array([], dtype=np.int64)
-    if variable in SOLUTION:
-        return Probe(name, spec, none, None, samples, points=points)
-    if spec.projection is not None:
-        projection = circuit.projections[str(spec.projection)]
-        if variable == "updates" and projection.rank is not None:
-            raise SelectionError(
-                "variable",
-                f"the updates of '{projection.name}' are those of two thin factors (rank: {projection.rank}), not of "
-                "its edges; record 'weights'",
-                absent=True,
-            )
-        if variable == "updates" and not projection.plastic:
-            raise SelectionError("variable", f"'{projection.name}' is not plastic", absent=True)
-        found, shared = edges(spec, circuit, projection), projection.edges.parameter_index
-        parameters = None
-        if shared is not None and variable != "feedback_weights":
-            used = shared[found]
-            parameters = used[np.sort(np.unique(used, return_index=True)[1])].astype(np.int64)
-        return Probe(name, spec, none, None, 0, found, parameters)
-    population = _population(spec, circuit)
-    units = neurons(spec, population)
-    names = tuple(population.names[unit] for unit in units) if population.names else None
-    outputs = sum(circuit.populations[output].size for output in circuit.outputs)
-    targets = outputs if variable == "feedback_weights" else 0
-    ids = np.array(units, dtype=np.int64)
-    return Probe(name, spec, ids, names, samples, targets=targets, points=points)
-
-
-def points_of(along: AlongSpec, most_iterations: int) -> NDArray:
-    """Iterations, or times in ms, at which the way to an equilibrium is recorded, shape [point].
-
-    Args:
-        most_iterations: of the solver.
-    """
-    if along.iterations is not None:
-        return np.arange(0, (along.until or most_iterations) + 1, along.iterations)
-    assert along.real_time_ms is not None
-    count = 100 if along.every_ms is None else round(along.real_time_ms / along.every_ms)
-    return along.real_time_ms * np.arange(count + 1) / count
-
-
-def plan_probes(
-    specs: Mapping[str, ProbeSpec],
-    circuit: Circuit,
-    *,
-    batch_size: int,
-    sizes: Mapping[str, int],
-    steps: int,
-    epochs: int,
-    most_iterations: int = 500,
-    lacks: Lacks = lambda spec: None,
-) -> list[Probe]:
-    """The probes of an experiment, with their neurons and edges found.
-
-    Args:
-        specs: the experiment's `record`.
-        sizes: number of samples of train, validation and test.
-        steps, epochs: length of the run, in updates and epochs.
-        most_iterations: of the solver.
-        lacks: why a single recording has nothing to record, its key and the reason, or None.
-    Raises:
-        CircuitError: a probe selects nothing or something that is not there; one line per probe.
-    """
-    probes: dict[str, Probe] = {}
-    problems = []
-    for name, spec in specs.items():
-        found, passed = 0, None
-        try:
-            for own, single, optional in expanded(name, spec, circuit):
-                try:
-                    reason = lacks(single)
-                    if reason is not None:
-                        raise SelectionError(*reason, absent=reason[0] not in ("units", "names"))
-                    probe = _plan(own, single, circuit, batch_size, sizes, most_iterations)
-                except SelectionError as error:
-                    if not (optional and error.absent):
-                        raise
-                    passed = passed or error
-                    continue
-                if own in probes:
-                    raise SelectionError(
-                        "", f"two probes would be called '{own}'; call one of them otherwise"
-                    )
-                if probe.frames(steps, epochs) == 0:
-                    raise SelectionError(
-                        "every",
-                        f"every {spec.every.text}, but the run has {epochs} epochs of {steps} updates in all",
-                    )
-                if (spec.every.steps or 0) > steps:
-                    raise SelectionError("every", f"every {spec.every.text}, but the run has {steps} updates")
-                probes[own] = probe
-                found += 1
-            if not found:
-                raise passed or SelectionError("", "nothing is selected")
-        except SelectionError as error:
-            where = f"record.{name}.{error.key}" if error.key else f"record.{name}"
-            problems.append(f"{where}: {error}")
-    if problems:
-        raise CircuitError("\n".join(problems))
-    return list(probes.values())
 
 
 def write_units(

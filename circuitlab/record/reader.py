@@ -19,6 +19,8 @@ from circuitlab.record.examine import DAMAGE, FORMAT, FORMAT_VERSION, STATUSES, 
 from circuitlab.record.integrity import SIGNATURE as HDF5_SIGNATURE
 from circuitlab.record.integrity import check_bytes, check_chunks
 from circuitlab.record.lock import is_held
+from circuitlab.record.recovery import recover
+from circuitlab.record.storage import verify
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -103,8 +105,8 @@ class Run:
         seen = _state_of(self.path)
         if seen == self._seen and self.file:
             return False
+        self.file.close()  # first: HDF5 opens a file that is open as it knew it
         file, names = _opened(self.path)
-        self.file.close()
         self.file, self.datasets, self._seen = file, Datasets(self.path, file, names), seen
         return True
 
@@ -178,10 +180,15 @@ class Run:
             check_chunks(item)
             if h5py.check_string_dtype(item.dtype) is not None and item.dtype.kind == "O":
                 text = item.asstr()[()]
+                verify(item, text)
                 return text if isinstance(text, str) else np.asarray(text, dtype=object)
-            return np.asarray(item[()])
+            values = np.asarray(item[()])
+            verify(item, values)
+            return values
         except DAMAGE as error:
-            raise RunFileError(f"{self.path}: {path}: is damaged and cannot be read") from error
+            full = "does not fit into the memory; read a part of it (circuitlab.open, array)"
+            what = full if isinstance(error, MemoryError) else "is damaged and cannot be read"
+            raise RunFileError(f"{self.path}: {path}: {what}") from error
 
     def _refuse_absurd(self, path: str, item: h5py.Dataset) -> None:
         """A dataset that would fill the memory, though nearly nothing of it is in the file, is not read at once."""
@@ -227,7 +234,10 @@ class Run:
     def checkpoint(self) -> dict[str, Any]:
         """The training state to resume from, empty when none was kept."""
         try:
-            return checkpoints.read(self.file)[0]
+            state = checkpoints.read(self.file)[0]
+            if not isinstance(state, dict):
+                raise ValueError("no state")
+            return state
         except (*DAMAGE, RecursionError) as error:
             raise RunFileError(f"{self.path}: its checkpoint is damaged; start the run anew") from error
 
@@ -346,6 +356,7 @@ def open_run(path: str | Path) -> Run:
 
 def _opened(path: Path) -> tuple[h5py.File, list[str]]:
     """The file and the paths of its datasets; a few tries while a writer is at work."""
+    recover(path)
     for attempt in range(TRIES):
         try:
             whole = check_bytes(path)

@@ -10,21 +10,21 @@ from pathlib import Path
 import numpy as np
 
 from circuitlab.errors import CircuitError, RunFileError
+from circuitlab.record.chunks import shape_of_chunks
 from circuitlab.record.probes import Probe
 
-COPIES = 2
-"""Times a file's size that are on the disk while it is written."""
 LARGEST_FRAME = 2**30
 """Bytes of one frame, which is put together in memory, at most."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """What a run will write, in bytes, before compression.
+    """What a run will write, in bytes, before compression, the rest of unfinished chunks included.
 
     Args:
         probes: by the probe's name.
-        weights: snapshots. state: one checkpoint. metrics: everything under /training. structure: nodes and edges.
+        weights: snapshots. state: the two places of a checkpoint. metrics: everything under /training.
+        structure: nodes and edges. early: all that is in the file when its last dataset is made, and is copied then.
     """
 
     probes: dict[str, int]
@@ -32,14 +32,25 @@ class Size:
     state: int = 0
     metrics: int = 0
     structure: int = 0
+    early: int = 0
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """All that the file will hold."""
         return sum(self.probes.values()) + self.weights + self.state + self.metrics + self.structure
 
 
 NOTHING = Size({})
+
+
+def grown(frames: int, shape: tuple[int, ...], itemsize: int) -> int:
+    """Bytes of a dataset that has grown by so many frames, in whole chunks, before compression.
+
+    Args:
+        shape: of a frame. itemsize: bytes of a number.
+    """
+    rows = shape_of_chunks(shape, itemsize)[0]
+    return -(-frames // rows) * rows * max(1, int(np.prod(shape))) * itemsize
 
 
 def probe_bytes(
@@ -53,37 +64,32 @@ def probe_bytes(
     item = np.dtype(dtype).itemsize
     found, problems = {}, []
     for probe in probes:
-        frame = probe.frame_bytes(item)
+        frame, frames = probe.frame_bytes(item), probe.frames(steps, epochs)
         if frame > LARGEST_FRAME:
             problems.append(
                 f"record.{probe.name}: one frame takes {bytes_text(frame)}, at most {bytes_text(LARGEST_FRAME)} are "
                 "put together in memory; record fewer neurons, edges, samples or points"
             )
-        found[probe.name] = probe.frames(steps, epochs) * frame
+        found[probe.name] = sum(grown(frames, *dataset) for dataset in probe.datasets(item))
     if problems:
         raise CircuitError("\n".join(problems))
     return found
 
 
-def estimate_bytes(probes: Iterable[Probe], *, steps: int, epochs: int, dtype: str = "float32") -> int:
-    """Size of what the probes will record, in bytes, before compression."""
-    return sum(probe_bytes(probes, steps=steps, epochs=epochs, dtype=dtype).values())
-
-
 def require_space(path: str | Path, size: int, there: int = 0) -> None:
-    """Refuses a recording that the disk cannot hold, with the copy that is made while writing.
+    """Refuses a recording that the disk cannot hold.
 
     Args:
         path: the run file, or where it will be.
-        size: what the file will hold, in bytes.
-        there: what it holds already.
+        size: what will lie on the disk while it is written, in bytes.
+        there: what the file holds already.
     Raises:
-        RunFileError: the free space is less than that takes.
+        RunFileError: the free space is less than is still to be written.
     """
     folder = Path(path).absolute().parent
     while not folder.exists():
         folder = folder.parent
-    free, needed = shutil.disk_usage(folder).free, COPIES * size - there
+    free, needed = shutil.disk_usage(folder).free, size - there
     if needed > free:
         raise RunFileError(
             f"{path}: recording needs about {bytes_text(needed)} while it is written, {folder} has "

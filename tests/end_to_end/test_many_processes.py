@@ -56,6 +56,10 @@ record:
   e_control: {population: e, variable: control, units: [0, 3, "10:14"], every: 3 steps}
   e_free: {population: e, variable: rate, phase: free, every: 1 epoch}
   e_apical: {population: e, variable: apical, of: test, samples: [0, 5], every: 1 epoch}
+  e_basal: {population: e, variable: basal, every: 3 steps}
+  solved: {variable: [residual, converged], every: 2 steps}
+  updates: {projection: [e_e, e_readout], variable: updates, edges: ["3:9"], every: 2 steps}
+  way: {population: readout, variable: controller, of: test, samples: [0, 5], along: {iterations: 2}}
 dtype: float64
 threads: 1
 """
