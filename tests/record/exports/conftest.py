@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,27 @@ from typing import Any
 import numpy as np
 import pytest
 
+from circuitlab.graph.circuit import Circuit
 from circuitlab.record.run_file import RunWriter
 
+CIRCUIT = """circuit: small
+populations:
+  eye: {type: input, size: 4}
+  cells:
+    type: pyramidal
+    size: 3
+    tau: 20 ms
+    sign: excitatory
+    names: [left, middle, right]
+    positions: [[0, 1], [2, 3], [4, 5]]
+    bias: {init: normal}
+  answer: {type: output, size: 2}
+projections:
+  eye_cells: {source: eye, target: cells}
+  cells_cells: {source: cells, target: cells, site: apical, connect: {rule: fixed_indegree, indegree: 2}}
+  cells_answer: {source: cells, target: answer, plastic: false}
+"""
+"""The small circuit of tests/record/conftest.py."""
 FRAMES, POINTS = 3, 4
 SAMPLES = [4, 7]
 STEPS = [1, 6, 11]
@@ -89,13 +109,14 @@ def record_everything(writer: RunWriter) -> None:
     _frames(writer, "a%2Fb c", "frame, sample, unit", random(FRAMES, 2, 1), variable="soma", **CONTROLLED)
 
 
-@pytest.fixture
-def everything(create: Callable[..., RunWriter], tmp_path: Path) -> Path:
-    """A run file with every form of recording, learning curves and weights over training."""
-    path = tmp_path / "run.h5"
-    with create(path) as writer:
+@pytest.fixture(scope="session")
+def whole(circuit: Circuit, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run file with every form of recording, learning curves and weights over training; it stays as it is."""
+    path, rng = tmp_path_factory.mktemp("whole") / "run.h5", np.random.default_rng(1)
+    about = {"seed": 1, "command": "circuitlab run small", "device": "cpu"}
+    spec: dict[str, Any] = {"circuit": circuit, "circuit_yaml": CIRCUIT, "experiment_yaml": "seed: 1\n"}
+    with RunWriter.create(path, **spec, attributes=about) as writer:
         record_everything(writer)
-        rng = np.random.default_rng(1)
         for epoch in range(3):
             about = {"units": "epochs", "description": "[evaluation] epochs finished"}
             writer.append("training/evaluation", epoch, **about)
@@ -107,6 +128,12 @@ def everything(create: Callable[..., RunWriter], tmp_path: Path) -> Path:
                 description = f"[snapshot, {axis}] weights"
                 writer.append(f"weights/{name}", values, units="dimensionless", description=description)
     return path
+
+
+@pytest.fixture
+def everything(whole: Path, tmp_path: Path) -> Path:
+    """A copy of it, to do with as one likes."""
+    return Path(shutil.copy(whole, tmp_path / "run.h5"))
 
 
 @pytest.fixture

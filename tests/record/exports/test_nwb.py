@@ -34,9 +34,14 @@ def written(run: Path, folder: Path, **options: Any) -> Path:
     return path
 
 
-def test_pynwb_reads_every_recording_as_it_is(everything: Path, tmp_path: Path) -> None:
-    path = written(everything, tmp_path / "out")
-    with pynwb.NWBHDF5IO(str(path), "r") as io, h5py.File(everything) as run:
+@pytest.fixture(scope="module")
+def path(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of every form of recording, as NWB."""
+    return written(whole, tmp_path_factory.mktemp("nwb") / "out")
+
+
+def test_pynwb_reads_every_recording_as_it_is(whole: Path, path: Path) -> None:
+    with pynwb.NWBHDF5IO(str(path), "r") as io, h5py.File(whole) as run:
         nwb = io.read()
 
         def same(name: str, values: np.ndarray) -> None:
@@ -66,9 +71,8 @@ def test_pynwb_reads_every_recording_as_it_is(everything: Path, tmp_path: Path) 
         assert rows["step"].tolist() == [1, 1, 6, 6, 11, 11]
 
 
-def test_the_columns_of_a_series_are_found_among_the_neurons(everything: Path, tmp_path: Path) -> None:
-    path = written(everything, tmp_path / "out")
-    with pynwb.NWBHDF5IO(str(path), "r") as io, h5py.File(everything) as run:
+def test_the_columns_of_a_series_are_found_among_the_neurons(whole: Path, path: Path) -> None:
+    with pynwb.NWBHDF5IO(str(path), "r") as io, h5py.File(whole) as run:
         nwb = io.read()
         circuit = nwb.processing["circuit"]
         neurons = circuit["neurons"].to_dataframe()
@@ -95,9 +99,8 @@ def test_the_columns_of_a_series_are_found_among_the_neurons(everything: Path, t
         np.testing.assert_array_equal(cells["bias"], bias)
 
 
-def test_the_file_says_what_it_is_and_how_it_came_to_be(everything: Path, tmp_path: Path) -> None:
-    path = written(everything, tmp_path / "out")
-    with pynwb.NWBHDF5IO(str(path), "r") as io, h5py.File(everything) as run:
+def test_the_file_says_what_it_is_and_how_it_came_to_be(whole: Path, path: Path) -> None:
+    with pynwb.NWBHDF5IO(str(path), "r") as io, h5py.File(whole) as run:
         nwb = io.read()
         assert nwb.session_start_time.isoformat() == run.attrs["created"]
         assert "simulated" in nwb.subject.description and nwb.subject.subject_id == "small"

@@ -18,16 +18,16 @@ def read(folder: Path, name: str) -> pd.DataFrame:
     return pd.read_csv(folder / "recorded" / f"{name}.csv")
 
 
-@pytest.fixture
-def out(everything: Path, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def out(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run of every form of recording, as CSV."""
-    done = circuitlab.export(everything, "csv", tmp_path / "out")
-    assert done.left_out == ()
-    return tmp_path / "out"
+    folder = tmp_path_factory.mktemp("tidy") / "out"
+    assert circuitlab.export(whole, "csv", folder).left_out == ()
+    return folder
 
 
-def test_a_row_for_every_value_of_frames_samples_and_neurons(everything: Path, out: Path) -> None:
-    with h5py.File(everything) as file:
+def test_a_row_for_every_value_of_frames_samples_and_neurons(whole: Path, out: Path) -> None:
+    with h5py.File(whole) as file:
         expected = file["activity/cells_soma/data"][:]
     table = read(out, "activity/cells_soma")
     assert list(table) == ["frame", "step", "sample", "label", "unit", "name", "value"]
@@ -41,10 +41,10 @@ def test_a_row_for_every_value_of_frames_samples_and_neurons(everything: Path, o
         assert (row["frame"], row["unit"], row["label"]) == (frame, unit, sample)
 
 
-def test_samples_that_are_not_there_have_no_row(everything: Path, out: Path) -> None:
+def test_samples_that_are_not_there_have_no_row(whole: Path, out: Path) -> None:
     table = read(out, "activity/batch")
     assert len(table) == (9 - 1) * 2
-    with h5py.File(everything) as file:
+    with h5py.File(whole) as file:
         values = file["activity/batch/data"][:].reshape(9, 2)[:8]
     np.testing.assert_array_equal(table["value"].to_numpy(np.float32), values.ravel())
     assert table["sample"].tolist() == np.repeat([5, 3, 9, 0, 1, 2, 8, 6], 2).tolist()
@@ -52,14 +52,14 @@ def test_samples_that_are_not_there_have_no_row(everything: Path, out: Path) -> 
     assert table["name"].tolist() == ["right", "left"] * 8
 
 
-def test_doubles_keep_all_their_digits(everything: Path, out: Path) -> None:
-    with h5py.File(everything) as file:
+def test_doubles_keep_all_their_digits(whole: Path, out: Path) -> None:
+    with h5py.File(whole) as file:
         expected = file["activity/double/data"][:].ravel()
     assert read(out, "activity/double")["value"].tolist() == expected.tolist()
 
 
-def test_other_forms_name_their_axes(everything: Path, out: Path) -> None:
-    with h5py.File(everything) as file:
+def test_other_forms_name_their_axes(whole: Path, out: Path) -> None:
+    with h5py.File(whole) as file:
 
         def values(name: str) -> np.ndarray:
             return file[f"activity/{name}/data"][:]
@@ -90,12 +90,12 @@ def test_other_forms_name_their_axes(everything: Path, out: Path) -> None:
         np.testing.assert_array_equal(odd, values("a%2Fb c").ravel())
 
 
-def test_learning_curves_and_weights_before_and_after(everything: Path, out: Path) -> None:
+def test_learning_curves_and_weights_before_and_after(whole: Path, out: Path) -> None:
     curves = read(out, "training/evaluation")
     assert curves["test_loss"].tolist() == [1 / 3, 1 / 4, 1 / 5]
     assert curves["evaluation"].tolist() == [0, 1, 2]
     weights, bias = read(out, "weights/eye_cells"), read(out, "weights/cells_bias")
-    with h5py.File(everything) as file:
+    with h5py.File(whole) as file:
         for column, row in (("initial", 0), ("final", -1)):
             found = weights[column].to_numpy(np.float32)
             np.testing.assert_array_equal(found, file["weights/eye_cells"][row])
