@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-
 from pydantic import ValidationError
 
 from circuitlab.errors import CircuitError

@@ -158,7 +158,8 @@ def paths(axes: Axes, one: Synapses, change: NDArray) -> str:
         name, at = "update", np.asarray(steps)[: one.snapshots][kept]
         where = "Right: at the snapshots of the weights."
     order = np.argsort(-np.abs(np.nan_to_num(change)), kind="stable")
-    for i in order[MOVERS:]:
+    others = order[MOVERS:]
+    for i in others[:: max(1, len(others) // OTHERS)]:
         axes.plot(at, values[:, i], color="#b0b0b0", linewidth=0.8)
     for i, colour in zip(order[:MOVERS], COLOURS, strict=False):
         axes.plot(at, values[:, i], color=colour, linewidth=2.4, label=one.ends(int(ids[i])))
