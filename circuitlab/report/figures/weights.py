@@ -97,10 +97,10 @@ def _one(run: Run, one: Synapses) -> Figure:
             subset("synapses", one.read, one.count),
         )
     handles = [
-        Patch(color=BEFORE, alpha=0.55, linewidth=0, label="before"),
-        Line2D([], [], color=AFTER, linewidth=2.6, label="after"),
+        Patch(color=BEFORE, alpha=0.55, linewidth=0, label="before learning"),
+        Line2D([], [], color=AFTER, linewidth=2.6, label="after learning"),
     ]
-    axes[0].legend(handles=handles, loc="upper right", handlelength=1.2)
+    page.legend(handles)
     before, after = one.at(0), one.at(-1)
     against(axes[1], before, after, one.word)
     said = paths(axes[2], one, after - before)
