@@ -104,8 +104,9 @@ def inspect(
             return
         if show is None:
             print_summaries(shown)
-        for one in shown if show is not None else ():
-            show(one)
+        else:
+            for one in shown:
+                show(one)
         if plot is not None:
             say(f"picture: {plot}")
 
@@ -299,7 +300,7 @@ def _statistics(run: Run, path: str) -> dict[str, Any]:
             count, total = count + known.size, total + float(known.sum(dtype=np.float64))
             low, high = min(low, float(known.min())), max(high, float(known.max()))
     found: dict[str, Any] = {"mean": total / count, "lowest": low, "highest": high} if count else {}
-    return found | {"not_finite": int(item.size - count)}
+    return found | {"not_finite": int((item.size or 0) - count)}
 
 
 def _plain(value: Any) -> Any:

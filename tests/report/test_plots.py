@@ -107,7 +107,7 @@ def test_soma_and_basal_are_shown_for_the_neuron_with_most_control(make_run: Mak
     with open_run(path) as run:
         control = run.read("activity/cells_control/data")
     neuron = int(np.abs(control[:1]).mean((0, 1)).argmax())
-    assert f"Neuron {neuron}" in _titles(path)
+    assert f"Neuron {neuron}, cells" in _titles(path)
 
 
 @pytest.mark.parametrize(

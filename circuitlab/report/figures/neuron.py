@@ -372,7 +372,7 @@ def gaps(place: SubFigure, group: Group, column: int, title: str) -> list[str]:
         axes.yaxis.set_major_locator(MaxNLocator(3))
         whole_numbers(axes)
     same_height(panels)
-    panels[len(panels) // 2].set_ylabel(f"potential, {group.population}")
+    panels[len(panels) // 2].set_ylabel("potential")
     panels[-1].set_xlabel(traces.name)
     panels[0].set_title(title)
     if len(left) < 2:

@@ -120,7 +120,7 @@ def _iterations(axes: Axes, how: Sequence[Settled]) -> None:
 def _neuron(sub: SubFigure, run: Run, group: compartments.Group) -> list[str]:
     """One neuron over training, samples of different classes; or at an equilibrium, sample by sample."""
     column = compartments.most_driven(group)
-    title = capital(group.one.neuron_word(column))
+    title = f"{capital(group.one.neuron_word(column))}, {group.population}"
     return neuron.gaps(sub, group, column, title)
 
 

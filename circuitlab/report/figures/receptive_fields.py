@@ -97,11 +97,12 @@ def draw(run: Run, choice: Choice) -> Figure:
         for row, when in enumerate(("before", "after") if rows == 2 else ()):
             grid[row, 0].set_ylabel(f"{when}\nlearning", fontsize=14)
     if image is not None:
-        bar = page.figure.colorbar(image, ax=list(grid.ravel()), fraction=0.02, pad=0.01)
+        bar = page.figure.colorbar(image, ax=[ax for row in grid for ax in row], fraction=0.02, pad=0.01)
         bar.set_label(one.word)
         bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
     how = (
-        f"Each pixel: the weight from one neuron of {one.source} ({' x '.join(str(n) for n in shape if n > 1)})."
+        f"Each pixel: the weight from one neuron of {one.source} ({' x '.join(str(n) for n in shape if n > 1)}); grey:"
+        " no synapse."
         if shape is not None
         else f"Each dot: the weight from one neuron of {one.source}, at its place."
         if places is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -27,7 +27,15 @@ from circuitlab.report.figures.base import (
     sample_columns,
     whole_numbers,
 )
-from circuitlab.report.figures.recorded import FRAMES, Recorded, evenly, of_neurons, recordings, with_ends
+from circuitlab.report.figures.recorded import (
+    FRAMES,
+    Recorded,
+    axes_of,
+    evenly,
+    of_neurons,
+    recordings,
+    with_ends,
+)
 
 NEURONS, SAMPLES, UNITS = 6, 60, 300
 """Neurons drawn, and samples and neurons of the speed, at most."""
@@ -104,8 +112,14 @@ def draw(run: Run, choice: Choice) -> Figure:
         if residual is not None
         else f"Below: change of the recorded neurons from one point to the next, root mean square, per {name}."
     )
+    others = [
+        r.name
+        for r in of_neurons(run)
+        if r.points is not None and r.population == one.population and r.name != one.name
+    ]
     return page.caption(
         "Above: neurons that move most." if not choice.neurons else "Above: the chosen neurons.",
+        f"Probe '{one.name}'; a PATH such as activity/{others[0]} shows another." if others else "",
         measure,
         f"Drawn: {len(points):,} of {len(at):,} points." if len(points) < len(at) else "",
         f"Drawn: {len(samples):,} of {one.sizes['sample']:,} samples."
@@ -133,7 +147,15 @@ def _chosen(run: Run, choice: Choice) -> Recorded:
 
 
 def _residual(run: Run, one: Recorded) -> Recorded | None:
-    """The residual recorded along the same way, [.., point, sample]."""
+    """The residual recorded along the same way, [.., point, sample]: beside the data, or as a probe of its own."""
+    path = f"{one.folder}/residual"
+    dims = axes_of(run.datasets[path]) if path in run.datasets else ()
+    if (
+        "point" in dims
+        and dims == one.dims[:-1]
+        and run.datasets[path].shape == tuple(one.sizes[d] for d in dims)
+    ):
+        return replace(one, path=path, dims=dims, variable="residual")
     for r in recordings(run):
         same = r.dims == one.dims[:-1] and all(r.sizes[d] == one.sizes[d] for d in r.dims)
         if r.variable == "residual" and "point" in r.dims and same and r.phase == one.phase:

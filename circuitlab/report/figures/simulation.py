@@ -31,7 +31,7 @@ def draw(run: Run) -> Figure:
     order = list(UP)
     traces.sort(key=lambda r: order.index(r.variable) if r.variable in UP else len(order))
     shown = traces[:PANELS]
-    columns = 1 if len(shown) <= 2 else 2
+    columns = 1 if len(shown) <= 3 else 2
     rows = -(-len(shown) // columns)
     page = Page(f"Simulation: {run.path.stem}", max(5.0, 1.5 + 2.4 * rows))
     panels = np.ravel(np.asarray(page.figure.subplots(rows, columns, sharex=True, squeeze=False)).T)

@@ -45,16 +45,11 @@ class Eigenvalues:
         """Largest modulus: the spectral radius."""
         return float(np.abs(self.values).max(initial=0.0))
 
-    @property
-    def abscissa(self) -> float:
-        """Largest real part."""
-        return float(self.values.real.max(initial=-np.inf))
-
 
 def eigenvalues(circuit: Circuit) -> Eigenvalues:
     """Eigenvalues of W (`rate_weights`): all of up to `DENSE` units, else the `LEADING` ones of largest modulus."""
     weights = rate_weights(circuit)
-    size = weights.shape[0]
+    size = sum(circuit.populations[name].size for name in circuit.units)
     if size <= DENSE:
         return Eigenvalues(np.linalg.eigvals(weights.toarray()), True, size)
     start = np.random.default_rng(0).standard_normal(size)
@@ -95,8 +90,8 @@ def draw(run: Run) -> Figure:
         np.asarray(page.figure.subplots(1, len(spectra), sharex=True, sharey=True, squeeze=False))
     )
     every = np.concatenate([s.values for _, _, s in spectra])
-    far = 1.08 * max(1.05, float(np.abs(every.real).max()))
-    tall = 1.08 * max(1.05, float(np.abs(every.imag).max()))
+    far = 1.08 * max(1.05, float(np.abs(np.real(every)).max()))
+    tall = 1.08 * max(1.05, float(np.abs(np.imag(every)).max()))
     for ax, (when, colour, found) in zip(axes, spectra, strict=True):
         plane(ax, found, colour)
         ax.set_title(when.capitalize() if when else "Eigenvalues")
@@ -120,8 +115,8 @@ def plane(axes: Axes, found: Eigenvalues, colour: str) -> None:
     axes.add_patch(Circle((0, 0), 1.0, fill=False, edgecolor=INK, linewidth=1.6, linestyle="--"))
     axes.axvline(1.0, color="#D55E00", linewidth=2.0)
     axes.plot(
-        found.values.real,
-        found.values.imag,
+        np.real(found.values),
+        np.imag(found.values),
         linestyle="none",
         marker="o",
         markersize=float(np.clip(120 / np.sqrt(max(1, len(found.values))), 4, 9)),

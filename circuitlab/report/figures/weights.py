@@ -97,10 +97,10 @@ def _one(run: Run, one: Synapses) -> Figure:
             subset("synapses", one.read, one.count),
         )
     handles = [
-        Patch(color=BEFORE, alpha=0.55, linewidth=0, label="before"),
-        Line2D([], [], color=AFTER, linewidth=2.6, label="after"),
+        Patch(color=BEFORE, alpha=0.55, linewidth=0, label="before learning"),
+        Line2D([], [], color=AFTER, linewidth=2.6, label="after learning"),
     ]
-    axes[0].legend(handles=handles, loc="upper right", handlelength=1.2)
+    page.legend(handles)
     before, after = one.at(0), one.at(-1)
     against(axes[1], before, after, one.word)
     said = paths(axes[2], one, after - before)
@@ -158,7 +158,8 @@ def paths(axes: Axes, one: Synapses, change: NDArray) -> str:
         name, at = "update", np.asarray(steps)[: one.snapshots][kept]
         where = "Right: at the snapshots of the weights."
     order = np.argsort(-np.abs(np.nan_to_num(change)), kind="stable")
-    for i in order[MOVERS:]:
+    others = order[MOVERS:]
+    for i in others[:: max(1, len(others) // OTHERS)]:
         axes.plot(at, values[:, i], color="#b0b0b0", linewidth=0.8)
     for i, colour in zip(order[:MOVERS], COLOURS, strict=False):
         axes.plot(at, values[:, i], color=colour, linewidth=2.4, label=one.ends(int(ids[i])))
