@@ -329,7 +329,7 @@ def test_damaged_files_are_one_line(tmp_path: Path) -> None:
     sound = write_run(tmp_path / "run.h5").read_bytes()
     random = np.random.default_rng(0)
     refused = 0
-    for _ in range(25):
+    for _ in range(12):
         broken = bytearray(sound)
         for place in random.integers(0, len(broken), random.choice([3, 100])):
             broken[place] = random.integers(256)
