@@ -9,9 +9,11 @@ __version__ = "0.1.0"
 
 _LAZY = {
     "module": ("circuitlab.dynamics.module", "ModuleSystem"),
+    "open": ("circuitlab.record.reader", "open_run"),
     "load": ("circuitlab.record.circuits", "load"),
-    "export": ("circuitlab.graph.foreign.formats", "write_format"),
+    "export": ("circuitlab.record.exports", "export"),
     "rewired": ("circuitlab.graph.nulls", "rewired"),
+    "run": ("circuitlab.experiment.run", "run"),
     "simulate": ("circuitlab.experiment.simulate", "simulate"),
 }
 """What `import circuitlab` offers besides its packages, loaded when it is first asked for."""

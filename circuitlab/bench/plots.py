@@ -17,23 +17,12 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocat
 from circuitlab.bench.cost import PLAIN, REPEATS, Net, control_name
 from circuitlab.bench.results import Results
 from circuitlab.bench.timing import Spread, least_of_each, paired_ratio
-from circuitlab.errors import RunFileError
-from circuitlab.report.plots import GREY, INK, STYLE, SUFFIXES, save
+from circuitlab.report.plots import GREY, INK, STYLE, check_suffix, save
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
 UNITS = {"M": 1e6, "k": 1e3}
 HELD = 2.5
 """The least time over the bound that sparse kernels are held to."""
-
-
-def check_suffix(path: Path) -> None:
-    """Refuse a picture whose name says no kind of picture.
-
-    Raises:
-        RunFileError: the suffix is none of a picture.
-    """
-    if path.suffix.lower() not in SUFFIXES:
-        raise RunFileError(f"{path}: a picture is a file ending in {', '.join(SUFFIXES)}")
 
 
 @mpl.rc_context(STYLE)

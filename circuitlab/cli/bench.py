@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from circuitlab.cli.common import AllowOutside, CircuitFile, Scale, say, table
+from circuitlab.cli.common import AllowOutside, CircuitFile, Quiet, Scale, say, table
 
 if TYPE_CHECKING:
     from circuitlab.bench.results import Results, Table
@@ -79,6 +79,7 @@ def cost(
     json: Json = None,
     markdown: Markdown = None,
     plot: Plot = None,
+    quiet: Quiet = False,
 ) -> None:
     """Least control beside recurrent backprop, on the same circuits and batches, to the same tolerance.
 
@@ -121,7 +122,7 @@ def cost(
         **sizes,
         **small,
     }
-    _report("cost", options, count, measure, json, markdown, plot)
+    _report("cost", options, count, measure, json, markdown, plot, quiet)
 
 
 @bench.command()
@@ -136,6 +137,7 @@ def kernels(
     json: Json = None,
     markdown: Markdown = None,
     plot: Plot = None,
+    quiet: Quiet = False,
 ) -> None:
     """Every kernel's products beside the matrix rate and bandwidth of this machine, and beside torch's own.
 
@@ -153,7 +155,9 @@ def kernels(
             )
     settings = measured.Settings(cases, repeats, 0.5 if short else 2.0, seed)
     options = {"cases": cases, "repeats": repeats, "seed": seed, "short": short}
-    _report("kernels", options, _threads(threads), lambda: measured.run(settings), json, markdown, plot)
+    _report(
+        "kernels", options, _threads(threads), lambda: measured.run(settings), json, markdown, plot, quiet
+    )
 
 
 @bench.command()
@@ -168,6 +172,7 @@ def scale(
     json: Json = None,
     markdown: Markdown = None,
     plot: Plot = None,
+    quiet: Quiet = False,
 ) -> None:
     """How the time of a controlled solve grows with neurons, synapses, batch and iterations."""
     from circuitlab.bench import scale as measured
@@ -176,7 +181,7 @@ def scale(
     standard = measured.Settings(repeats=min(repeats, 3) if short else repeats, seed=seed)
     settings = measured.limited(standard, limit)
     options = {"largest": limit, "repeats": settings.repeats, "seed": seed, "short": short}
-    _report("scale", options, _threads(threads), lambda: measured.run(settings), json, markdown, plot)
+    _report("scale", options, _threads(threads), lambda: measured.run(settings), json, markdown, plot, quiet)
 
 
 @bench.command()
@@ -188,6 +193,7 @@ def anatomy(
     threads: Threads = None,
     json: Json = None,
     markdown: Markdown = None,
+    quiet: Quiet = False,
     allow_outside: AllowOutside = False,
 ) -> None:
     """Time and peak memory of a circuit file: building, compiling, both equilibria of a sample, one local update."""
@@ -204,6 +210,7 @@ def anatomy(
         json,
         markdown,
         None,
+        quiet,
     )
 
 
@@ -231,6 +238,7 @@ def train(
     json: Json = None,
     markdown: Markdown = None,
     plot: Plot = None,
+    quiet: Quiet = False,
 ) -> None:
     """How fast least control, recurrent backprop and feedforward backprop learn MNIST."""
     from circuitlab.bench import train as measured
@@ -252,7 +260,7 @@ def train(
         count,
     )
     options = {"seeds": settings.seeds, "epochs": settings.epochs, "steps": settings.steps, "short": short}
-    _report("train", options, count, lambda: measured.run(settings), json, markdown, plot)
+    _report("train", options, count, lambda: measured.run(settings), json, markdown, plot, quiet)
 
 
 def _threads(asked: int | None) -> int:
@@ -269,18 +277,20 @@ def _report(
     json: Path | None,
     markdown: Path | None,
     plot: Path | None,
+    quiet: bool,
 ) -> None:
     """Measure on so many threads, print the tables, and write what was asked for."""
     from circuitlab.bench.machine import describe, pinned
     from circuitlab.bench.plots import check_suffix
     from circuitlab.bench.results import Results, as_json, check_place, write
+    from circuitlab.cli.waiting import working
 
     for path in (json, markdown, plot):
         if path is not None:
             check_place(path)
     if plot is not None:
         check_suffix(plot)
-    with pinned(threads):
+    with pinned(threads), working(f"measuring {name}", shown=not quiet, calm=True):
         machine = describe(threads, shlex.join(["circuitlab", *sys.argv[1:]]))
         tables, numbers = measure()
     results = Results(name, options, machine, tables, numbers)

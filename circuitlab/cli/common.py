@@ -22,6 +22,7 @@ AllowOutside = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables, for other programs.")]
 CircuitFile = Annotated[Path, typer.Argument(metavar="CIRCUIT", help="The circuit's YAML file.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 Scale = Annotated[
     float | None,
     typer.Option(
@@ -39,6 +40,23 @@ def console() -> Console:
     """The terminal, or a plain page of fixed width where the output is piped."""
     terminal = Console(highlight=False)
     return terminal if terminal.is_terminal else Console(highlight=False, width=PIPED_WIDTH)
+
+
+def sound(file: Path | None, *, state: bool = False) -> None:
+    """Refuse a run file that is damaged or none before anything large is loaded; None is no file.
+
+    Args:
+        state: whether its checkpoint is wanted.
+
+    Raises:
+        RunFileError: one line.
+    """
+    from circuitlab.record.reader import open_run
+
+    if file is not None:
+        with open_run(file) as run:
+            if state:
+                run.checkpoint()
 
 
 def say(text: str) -> None:
@@ -86,9 +104,9 @@ def memory(bytes_: float) -> str:
     return f"{bytes_:.3g} GB"
 
 
-def print_json(value: Any) -> None:
-    """Print strict JSON: a number that is not finite becomes null."""
-    typer.echo(json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False))
+def print_json(value: Any, *, line: bool = False) -> None:
+    """Print strict JSON, in one line where asked: a number that is not finite becomes null."""
+    typer.echo(json.dumps(_plain(value), indent=None if line else 2, ensure_ascii=False, allow_nan=False))
 
 
 def _plain(value: Any) -> Any:

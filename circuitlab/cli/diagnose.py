@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from circuitlab.cli.common import AllowOutside, AsJson, console, print_json, say, table
+from circuitlab.cli.common import AllowOutside, AsJson, Quiet, print_json, say, sound, table
 from circuitlab.cli.run import Overrides
 
 if TYPE_CHECKING:
     from circuitlab.experiment.diagnose import Diagnosis
-    from circuitlab.theory.examine import Tell
 
 
 def diagnose(
@@ -43,13 +42,15 @@ def diagnose(
     overrides: Overrides = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
     as_json: AsJson = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+    quiet: Quiet = False,
     allow_outside: AllowOutside = False,
 ) -> None:
     """Measure what the theory asks of a circuit: equilibria, feedback, stability, and where its updates point.
 
     In float64 unless --set dtype=... says otherwise. docs/theory.md says how to read the table.
     """
+    sound(weights, state=snapshot is None)
+    from circuitlab.cli.waiting import counting
     from circuitlab.experiment.diagnose import diagnose as measure
     from circuitlab.experiment.diagnose import write
     from circuitlab.record.place import refuse_existing
@@ -62,7 +63,7 @@ def diagnose(
     spec = load_experiment(file, changes, allow_outside=allow_outside)
     if not keys & {"dtype"} and not spec.device.startswith("mps"):
         spec = load_experiment(file, [*changes, "dtype=float64"], allow_outside=allow_outside)
-    with _Progress(shown=not (as_json or quiet)) as tell:
+    with counting("measuring updates", shown=not (as_json or quiet)) as tell:
         found = measure(spec, samples, weights, snapshot, tell)
     if output is not None:
         write(found, output, command=shlex.join(["circuitlab", *sys.argv[1:]]), overwrite=overwrite)
@@ -77,24 +78,6 @@ def diagnose(
     say(found.conclusion)
     if output is not None:
         say(f"written to {output}")
-
-
-class _Progress:
-    """A bar over the samples, where somebody watches."""
-
-    def __init__(self, *, shown: bool) -> None:
-        from rich.progress import Progress
-
-        page = console()
-        self.bar = Progress(console=page, transient=True, disable=not (shown and page.is_terminal))
-
-    def __enter__(self) -> Tell:
-        self.bar.start()
-        task = self.bar.add_task("measuring updates", total=None)
-        return lambda done, total: self.bar.update(task, completed=done, total=total)
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()
 
 
 def _rows(found: Diagnosis) -> list[list[str]]:

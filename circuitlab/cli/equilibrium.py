@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from circuitlab.cli.common import AllowOutside, AsJson, CircuitFile, Scale, print_json, say, table
+from circuitlab.cli.common import AllowOutside, AsJson, CircuitFile, Quiet, Scale, print_json, say, table
 from circuitlab.cli.run import Overrides
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def equilibrium(
     overrides: Overrides = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
     as_json: AsJson = False,
+    quiet: Quiet = False,
     scale: Scale = None,
     allow_outside: AllowOutside = False,
 ) -> None:
@@ -54,6 +55,7 @@ def equilibrium(
     squared_error, unless --set loss=... says which. From the file's edges, nodes and equilibria all equations can be
     recomputed with numpy alone (docs/run-file.md).
     """
+    from circuitlab.cli.waiting import working
     from circuitlab.data.arrays import read_arrays
     from circuitlab.errors import CircuitError
     from circuitlab.experiment.equilibrium import find_equilibria, fits_cross_entropy, write
@@ -77,7 +79,8 @@ def equilibrium(
         changes.append("solve.max_iterations=2000")
     spec = experiment_from(circuit, changes, allow_outside=allow_outside)
     try:
-        found = find_equilibria(spec, inputs, targets)
+        with working("finding equilibria", shown=not (as_json or quiet)):
+            found = find_equilibria(spec, inputs, targets)
     except CircuitError as error:
         raise CircuitError(spec.located(str(error))) from error
     write(found, output, command=shlex.join(["circuitlab", *sys.argv[1:]]), overwrite=overwrite)

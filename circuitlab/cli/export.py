@@ -1,4 +1,4 @@
-"""`circuitlab export`: a circuit, or what a run made of it, in other programs' formats."""
+"""`circuitlab export`: a circuit, or a run and what it recorded, in other programs' formats."""
 
 from __future__ import annotations
 
@@ -15,8 +15,27 @@ def export(
     source: Annotated[
         Path, typer.Argument(metavar="RUN.h5|CIRCUIT.yaml", help="A run file, or a circuit file.")
     ],
-    kind: Annotated[str, typer.Argument(metavar="FORMAT", help="sonata, graphml, json, csv or npz.")],
+    kind: Annotated[
+        str,
+        typer.Argument(
+            metavar="FORMAT",
+            help="sonata, csv and nwb hold a network and recordings; graphml, json and npz a network.",
+        ),
+    ],
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder to make.")],
+    what: Annotated[
+        str,
+        typer.Option(
+            metavar="WHAT", help="Of a run file: network, activity (what was recorded), or all of it."
+        ),
+    ] = "all",
+    probe: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Of a run file: only the recordings of this name, or of a pattern such as 'l23_*'; may be repeated.",
+        ),
+    ] = None,
     weights: Annotated[
         str | None,
         typer.Option(
@@ -34,38 +53,38 @@ def export(
     ] = False,
     allow_outside: AllowOutside = False,
 ) -> None:
-    """Export a circuit: SONATA, GraphML, node-link JSON, or a circuit folder with CSV or npz files."""
+    """Export a circuit, or a run with what it recorded: SONATA, NWB, CSV, GraphML, node-link JSON, npz."""
     from circuitlab.graph.build import build
-    from circuitlab.graph.foreign.formats import WRITERS, write_format
     from circuitlab.graph.foreign.place import refuse_existing
-    from circuitlab.record.circuits import circuit_of_run, is_run_file, snapshots
+    from circuitlab.record.circuits import is_run_file
+    from circuitlab.record.exports import RUNS
+    from circuitlab.record.exports import export as write
     from circuitlab.spec.circuit import load_circuit
 
-    if kind == "nwb":
-        raise CircuitlabError(
-            f"nwb: holds recorded activity, and is not written yet; allowed: {', '.join(WRITERS)}"
-        )
     refuse_existing(folder, force)
+    given = source
     if source.suffix in (".yaml", ".yml"):
         if weights is not None:
             raise CircuitlabError(
                 f"--weights: {source} is a circuit file, whose weights are the initial ones; leave it out"
             )
-        circuit = build(load_circuit(source, allow_outside=allow_outside, scale=scale), seed=seed or 0)
-        which = "the circuit file's weights"
-    elif is_run_file(source) or source.suffix in (".h5", ".hdf5"):
+        given = build(load_circuit(source, allow_outside=allow_outside, scale=scale), seed=seed or 0)
+    elif is_run_file(source) or source.suffix in RUNS:
         for option, value in (("--seed", seed), ("--scale", scale)):
             if value is not None:
                 raise CircuitlabError(
                     f"{option}: {source} is a run file, whose circuit is drawn already; leave it out"
                 )
-        chosen = weights or ("final" if snapshots(source) else "initial")
-        circuit = circuit_of_run(source, chosen)
-        which = f"{chosen} weights"
     else:
         raise CircuitlabError(f"{source}: is neither a run file (.h5) nor a circuit file (.yaml)")
-    write_format(circuit, kind, folder, force=force)
-    edges = sum(len(p.edges) for p in circuit.projections.values())
-    say(
-        f"{circuit.name}: {len(circuit.populations)} populations, {edges:,} edges, {which}, as {kind}: {folder}"
-    )
+    done = write(given, kind, folder, what=what, weights=weights, probes=probe or (), force=force)
+    parts = []
+    if done.populations:
+        which = f"{done.weights} weights" if done.weights else "the circuit file's weights"
+        parts.append(f"{done.populations} populations, {done.edges:,} edges, {which}")
+    if done.recordings:
+        count = len(done.recordings)
+        parts.append(f"{count} recording{'s' * (count > 1)} of {done.values:,} values")
+    say(f"{done.circuit}: {', '.join(parts) or 'learning curves'}, as {kind}: {folder}")
+    for line in done.left_out:
+        say(f"left out: {line}")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from circuitlab.cli.common import AsJson, print_json, say
+from circuitlab.cli.common import AsJson, Quiet, print_json, say
 from circuitlab.errors import CircuitlabError
 
 
@@ -63,8 +63,10 @@ def import_(
         bool, typer.Option("--force", help="Replace the folder if circuitlab itself wrote it.")
     ] = False,
     as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Import a network of another program: a folder with circuit.yaml, which every other command takes."""
+    from circuitlab.cli.waiting import working
     from circuitlab.graph.foreign.folder import write_folder
     from circuitlab.graph.foreign.formats import read_foreign
     from circuitlab.graph.foreign.options import Options
@@ -85,9 +87,10 @@ def import_(
                 f"{file}: is a run file of circuitlab, not a foreign one; take `circuitlab export`"
             )
     options = Options(name, asked, _pairs("--split", split or ()), weight_scale, allow_outside, without_types)
-    found = read_foreign(files, options)
-    with whole_folder(output, force) as folder:
-        write_folder(found.circuit, folder, "npz", readout)
+    with working("reading the network", shown=not (as_json or quiet)):
+        found = read_foreign(files, options)
+        with whole_folder(output, force) as folder:
+            write_folder(found.circuit, folder, "npz", readout)
     _report(found, output, readout, as_json)
 
 

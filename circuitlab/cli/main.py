@@ -29,10 +29,11 @@ from circuitlab.cli.schema import schema
 from circuitlab.cli.show import show
 from circuitlab.cli.simulate import simulate
 from circuitlab.cli.validate import validate
+from circuitlab.cli.watch import watch
 from circuitlab.errors import CircuitlabError, NotConvergedError, ProcessError
 
 DONE, WRONG_INPUT, RUN_FAILED, STOPPED = 0, 1, 3, 130
-COMMANDS = (validate, schema, show, run, equilibrium, simulate, inspect, diagnose, import_, export, report)
+COMMANDS = (validate, schema, show, run, equilibrium, simulate, watch, inspect, diagnose, import_, export, report)
 GROUPS = (bench,)
 
 app = typer.Typer(

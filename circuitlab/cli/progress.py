@@ -6,10 +6,9 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from circuitlab.experiment.epochs import header, line
 from circuitlab.learn.base import Batch, Outcome
 from circuitlab.learn.train import Observer, Trainer
-
-SPLITS = ("train", "validation", "test")
 
 
 class TrainingProgress(Observer):
@@ -55,34 +54,12 @@ class TrainingProgress(Observer):
     def epoch(self, trainer: Trainer, metrics: dict[str, float]) -> None:
         if self.lines:
             if not self.begun:
-                self.page.print(_header(metrics), highlight=False, soft_wrap=True)
+                self.page.print(header(metrics), highlight=False, soft_wrap=True)
                 self.begun = True
-            self.page.print(_line(trainer.at.epoch, metrics), highlight=False, soft_wrap=True)
+            self.page.print(line(trainer.at.epoch, metrics), highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         """Take the bar away."""
         if self.bar is not None:
             self.bar.stop()
             self.bar = None
-
-
-def _header(metrics: dict[str, float]) -> str:
-    """Two lines above the epochs' numbers, which stand in columns."""
-    splits = [split for split in SPLITS if f"{split}_loss" in metrics]
-    accuracy = any(f"{split}_accuracy" in metrics for split in splits)
-    width = 17 if accuracy else 9
-    above = "".join(f"{split:<{width}}" for split in splits)
-    below = ("loss    accuracy " if accuracy else "loss     ") * len(splits)
-    return f"{'':11}{above}control   uncon-\n{'':11}{below}cost      verged"
-
-
-def _line(epoch: int, metrics: dict[str, float]) -> str:
-    parts = [f"{f'epoch {epoch}' if epoch else 'before':<11}"]
-    for split in SPLITS:
-        if f"{split}_loss" in metrics:
-            parts.append(f"{metrics[f'{split}_loss']:<8.4f}")
-            accuracy = metrics.get(f"{split}_accuracy")
-            parts.append(" " if accuracy is None else f"{accuracy:<9.4f}")
-    parts.append(f"{metrics['control_cost']:<10.4g}")
-    parts.append(f"{100 * metrics['unconverged']:.3f}%" if "unconverged" in metrics else "")
-    return "".join(parts).rstrip()

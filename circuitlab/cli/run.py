@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from circuitlab.cli.common import AllowOutside, AsJson, console, print_json, say
+from circuitlab.cli.common import AllowOutside, AsJson, Quiet, console, print_json, say, sound
 
 if TYPE_CHECKING:
+    from circuitlab.experiment.repeat import Repeat
     from circuitlab.experiment.training import Prepared
     from circuitlab.learn.parallel import Group
     from circuitlab.learn.train import Trainer
@@ -33,7 +34,15 @@ SAME_SIGNAL = 2.0
 
 
 def run(
-    file: Annotated[Path, typer.Argument(metavar="EXPERIMENT", help="The experiment's YAML file.")],
+    file: Annotated[
+        Path | None, typer.Argument(metavar="[EXPERIMENT]", help="The experiment's YAML file.")
+    ] = None,
+    from_: Annotated[
+        Path | None,
+        typer.Option(
+            "--from", metavar="RUN.h5", help="Repeat the run of this file, from what the file holds."
+        ),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -45,8 +54,12 @@ def run(
         bool, typer.Option("--resume", help="Go on from the run file's last checkpoint, if there is one.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run file that is there.")] = False,
+    tensorboard: Annotated[
+        Path | None,
+        typer.Option("--tensorboard", metavar="FOLDER", help="Write logs for TensorBoard, too."),
+    ] = None,
     as_json: AsJson = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")] = False,
+    quiet: Quiet = False,
     allow_outside: AllowOutside = False,
 ) -> None:
     """Train a circuit as an experiment file says, and keep everything asked for in a run file.
@@ -54,21 +67,45 @@ def run(
     Ctrl-C stops after the present step and leaves a run that --resume continues, to the same numbers.
     """
     from circuitlab.errors import RunFileError
+
+    if (file is None) == (from_ is None):
+        raise typer.BadParameter("give an EXPERIMENT, or --from RUN.h5")
+    for given in (from_, output if resume else None):
+        if given is not None and (given == from_ or given.exists()):
+            sound(given)
+    if tensorboard is not None:
+        from circuitlab.experiment.tensorboard import check
+
+        check(tensorboard, resume=resume, overwrite=overwrite)
+    from circuitlab.experiment.run import next_path
     from circuitlab.learn.parallel import joined
     from circuitlab.spec.experiment import load_experiment
 
     with joined() as group:
         if resume and overwrite:
             raise RunFileError("--resume continues a run file and --overwrite replaces it; give one of them")
-        spec = load_experiment(file, overrides or (), allow_outside=allow_outside)
-        path = output if output is not None else _default(spec.experiment, resume)
-        _train(spec, path, group, resume=resume, overwrite=overwrite, as_json=as_json, quiet=quiet)
+        again = None
+        if file is not None:
+            spec = load_experiment(file, overrides or (), allow_outside=allow_outside)
+        else:
+            from circuitlab.experiment.repeat import repeat
+
+            assert from_ is not None
+            again = repeat(from_, overrides or (), allow_outside=allow_outside)
+            spec = again.spec
+        path = output if output is not None else next_path(spec.experiment, resume)
+        if from_ is not None and path.exists() and path.samefile(from_):
+            raise RunFileError(f"{path}: is the run to repeat; give another -o")
+        shown = {"as_json": as_json, "quiet": quiet}
+        _train(spec, path, group, again, tensorboard, resume=resume, overwrite=overwrite, **shown)
 
 
 def _train(
     spec: ExperimentSpec,
     path: Path,
     group: Group,
+    again: Repeat | None,
+    tensorboard: Path | None,
     *,
     resume: bool,
     overwrite: bool,
@@ -76,12 +113,14 @@ def _train(
     quiet: bool,
 ) -> None:
     """Train, and tell of it where this process leads the group."""
+    from circuitlab.cli.waiting import working
     from circuitlab.experiment.training import prepare, train
     from circuitlab.record.place import refuse_existing
 
     if group.leads and not resume:
         refuse_existing(path, str(path), overwrite)
-    prepared = prepare(spec, group)
+    with working("reading data, building the circuit", shown=group.leads and not (quiet or as_json)):
+        prepared = prepare(spec, group) if again is None else again.prepare(group)
     report = Report(prepared, silent=as_json or not group.leads, bars=group.leads and not (quiet or as_json))
     started = time.monotonic()
     try:
@@ -93,6 +132,7 @@ def _train(
                 resume=resume,
                 overwrite=overwrite,
                 observers=[report.observer],
+                tensorboard=tensorboard,
             )
     except KeyboardInterrupt:
         if group.leads:
@@ -105,14 +145,6 @@ def _train(
         print_json(summary)
     else:
         _print(summary)
-
-
-def _default(experiment: str, resume: bool) -> Path:
-    """runs/<experiment>.h5, or the next name with a number; with --resume the latest that is there."""
-    base = Path("runs") / f"{experiment.replace('/', '_')}.h5"
-    names = [base, *(base.with_stem(f"{base.stem}-{number}") for number in range(2, 10_000))]
-    free = next(number for number, name in enumerate(names) if not name.exists())
-    return names[max(free - 1, 0)] if resume else names[free]
 
 
 @contextmanager

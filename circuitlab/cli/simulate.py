@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from circuitlab.cli.common import AllowOutside, AsJson, CircuitFile, Scale, console, print_json, say, table
+from circuitlab.cli.common import (
+    AllowOutside,
+    AsJson,
+    CircuitFile,
+    Quiet,
+    Scale,
+    print_json,
+    say,
+    sound,
+    table,
+)
 from circuitlab.cli.run import Overrides
 
 if TYPE_CHECKING:
@@ -83,8 +93,8 @@ def simulate(
         typer.Option(
             "--record",
             metavar="POP[:VARIABLE[:NEURONS]]",
-            help="What to record, such as l23, l23:rate, l23:soma:0,5,10:20 or :rate (of all populations); the somata "
-            "of all populations unless given. Give it as often as you like.",
+            help="What to record, such as l23, l23:rate, l23:soma:0,5,10:20, l23:soma:AVA*, :rate (of all populations) "
+            "or ':soma:where x < 3'; the somata of all populations unless given. Give it as often as you like.",
         ),
     ] = None,
     every: Annotated[
@@ -93,7 +103,7 @@ def simulate(
     overrides: Overrides = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
     as_json: AsJson = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+    quiet: Quiet = False,
     scale: Scale = None,
     allow_outside: AllowOutside = False,
 ) -> None:
@@ -102,6 +112,8 @@ def simulate(
     Delays of projections and noise of populations act here, as nowhere else. Times are in ms, all else has no unit. In
     float64 unless --set dtype=float32. Ctrl-C leaves a file with every frame so far (docs/simulation.md).
     """
+    sound(weights)
+    from circuitlab.cli.waiting import counting
     from circuitlab.errors import CircuitError
     from circuitlab.experiment.simulate import times, write
     from circuitlab.experiment.simulate_arrays import unlabelled
@@ -134,7 +146,7 @@ def simulate(
     started = time.monotonic()
     command = shlex.join(["circuitlab", *sys.argv[1:]])
     try:
-        with _stopping() as stopped, _progress(shown=not (as_json or quiet)) as progress:
+        with _stopping() as stopped, counting("simulating", shown=not (as_json or quiet)) as progress:
             write(prepared, output, command=command, overwrite=overwrite, stopped=stopped, progress=progress)
     except KeyboardInterrupt:
         print(
@@ -171,17 +183,6 @@ def _stopping() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextmanager
-def _progress(*, shown: bool) -> Iterator[Callable[[int, int], None]]:
-    """A bar where the page is a terminal."""
-    from rich.progress import Progress
-
-    page = console()
-    with Progress(console=page, transient=True, disable=not (shown and page.is_terminal)) as bar:
-        task = bar.add_task("simulating", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _summary(prepared: Prepared, output: Path, seconds: float) -> dict[str, Any]:

@@ -106,7 +106,7 @@ def _digits(dtype: np.dtype) -> tuple[Split, Split]:
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
-    pixels, labels = load_digits(return_X_y=True)
+    pixels, labels = (np.asarray(array) for array in load_digits(return_X_y=True))
     whole = _split({"image": (pixels / 16.0).astype(dtype), "label": labels.astype(np.int64)})
     train, test = train_test_split(whole.ids, test_size=DIGITS_TEST, stratify=labels, random_state=0)
     return whole.take(np.sort(train)), whole.take(np.sort(test))

@@ -73,8 +73,6 @@ class Activity:
         self, population: str, variable: str, units: slice | np.ndarray | None = None
     ) -> np.ndarray | None:
         """A variable of some neurons, [sample, unit]; see `tensor`."""
-        if isinstance(units, np.ndarray):
-            units = chosen(units)
         place = torch.as_tensor(units, device=self.x.device) if isinstance(units, np.ndarray) else units
         found = self.tensor(population, variable, place)
         return None if found is None else found.t().cpu().numpy()
@@ -155,10 +153,3 @@ class _Rates:
 
 def _some(tensor: Tensor, units: slice | Tensor | None) -> Tensor:
     return tensor if units is None else tensor[units]
-
-
-def chosen(numbers: np.ndarray) -> slice | np.ndarray:
-    """Numbers as a range where they are one, which costs no copy."""
-    first = int(numbers[0]) if len(numbers) else 0
-    consecutive = len(numbers) and np.array_equal(numbers, np.arange(first, first + len(numbers)))
-    return slice(first, first + len(numbers)) if consecutive else numbers

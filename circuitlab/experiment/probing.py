@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from circuitlab.dynamics.circuit import CircuitSystem
-from circuitlab.experiment.activity import Activity, chosen
+from circuitlab.experiment.activity import Activity
 from circuitlab.experiment.trajectories import Scene, values_of
 from circuitlab.learn.base import Batch, Outcome
 from circuitlab.learn.evaluate import PORTION, Split
@@ -128,30 +128,30 @@ class Probing:
     def _update(self, probe: Probe, outcome: Outcome) -> np.ndarray:
         if probe.projection is None:
             values = outcome.updates[f"{probe.population}_bias"]
-            return _some(values, probe.unit_ids)
+            return _some(values, probe)
         burst = f"{PREFIX}S/{probe.projection}"
         name = burst if burst in outcome.updates else probe.projection
-        return _of_edges(probe, outcome.updates[name])
+        return _some(outcome.updates[name], probe)
 
     def _parameter(self, trainer: Trainer, probe: Probe) -> np.ndarray:
         compiled = self.system.compiled
         if probe.variable == "bias":
             assert probe.population is not None
-            return _some(compiled.biases[probe.population].detach(), probe.unit_ids)
+            return _some(compiled.biases[probe.population], probe)
         if probe.variable == "weights":
             return self._weights(probe)
         own = trainer.task.pathway.feedback_weights()
         if probe.projection is None:
-            return _some(own[f"Q/{probe.population}"].detach(), probe.unit_ids)
+            return _some(own[f"Q/{probe.population}"], probe)
         if f"S/{probe.projection}" not in own:  # the circuit's own apical projections
             return self._weights(probe)
-        return _of_edges(probe, own[f"S/{probe.projection}"].detach())
+        return _some(own[f"S/{probe.projection}"], probe)
 
     def _weights(self, probe: Probe) -> np.ndarray:
         assert probe.projection is not None
         kernel = self.system.compiled.links[probe.projection].kernel
         shared = probe.parameter_ids is not None
-        return _of_edges(probe, kernel.values.detach() if shared else kernel.edge_values)
+        return _some(kernel.values if shared else kernel.edge_values, probe)
 
 
 class _Minibatch:
@@ -205,14 +205,8 @@ def _of_solution(probe: Probe, solution: Solution) -> np.ndarray:
     return getattr(solution, probe.variable).cpu().numpy()
 
 
-def _of_edges(probe: Probe, values: Tensor) -> np.ndarray:
-    ids = probe.edge_ids if probe.parameter_ids is None else probe.parameter_ids
-    assert ids is not None
-    return _some(values, ids)
-
-
-def _some(values: Tensor, ids: np.ndarray) -> np.ndarray:
-    """Rows of a parameter as they are now: a copy, as learning goes on."""
-    place = chosen(ids)
+def _some(values: Tensor, probe: Probe) -> np.ndarray:
+    """The rows of a parameter that a probe records: a copy, as learning goes on."""
+    place, values = probe.place, values.detach()
     found = values[place if isinstance(place, slice) else torch.as_tensor(place, device=values.device)]
-    return found.detach().cpu().numpy().copy()
+    return found.cpu().numpy().copy()

@@ -11,7 +11,7 @@ import numpy as np
 
 from circuitlab.errors import CircuitError
 from circuitlab.experiment.activity import Activity
-from circuitlab.experiment.assemble import begin_file
+from circuitlab.experiment.assemble import begin_file, told_of_failure
 from circuitlab.experiment.equilibrium import write_feedback
 from circuitlab.experiment.simulate_arrays import Arrays, unlabelled
 from circuitlab.experiment.simulation import FREE, SILENCE, Prepared, Settings, begins, prepare, specification
@@ -82,7 +82,10 @@ def write(
     samples, item = prepared.signal.values.shape[1], prepared.assembled.compiled.tau.element_size()
     neurons = sum(len(trace.unit_ids) for trace in prepared.traces)
     require_space(path, prepared.frames * (neurons * samples * item + 16 * len(prepared.traces)))
-    with begin_file(prepared.assembled, path, command=command, overwrite=overwrite) as writer:
+    with (
+        begin_file(prepared.assembled, path, command=command, overwrite=overwrite) as writer,
+        told_of_failure(writer),
+    ):
         _describe(writer, prepared)
         every = count_text(prepared.settings.every, "steps")
         for trace in prepared.traces:

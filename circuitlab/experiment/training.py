@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,18 @@ from circuitlab.experiment.assemble import (
     solver_reason,
     target_array,
     tensor,
+    told_of_failure,
     yaml_text,
 )
 from circuitlab.experiment.control import feedback_rule, interneuron_rule
+from circuitlab.experiment.fingerprints import fingerprints
 from circuitlab.experiment.recording import Recording
 from circuitlab.experiment.settled import bounds, schedules
 from circuitlab.experiment.size import size_of
+from circuitlab.experiment.tensorboard import TensorBoard, check
 from circuitlab.experiment.trajectories import with_time_steps
 from circuitlab.experiment.users_loss import loss_code
+from circuitlab.graph.circuit import Circuit
 from circuitlab.graph.streams import stream
 from circuitlab.learn.base import LearningRule
 from circuitlab.learn.evaluate import Split
@@ -80,26 +85,27 @@ class Prepared:
     size: Size = NOTHING
 
 
-def prepare(spec: ExperimentSpec, group: Group = ALONE) -> Prepared:
+def prepare(spec: ExperimentSpec, group: Group = ALONE, circuit: Circuit | None = None) -> Prepared:
     """Load the data, build the circuit and make the trainer of an experiment.
 
     Args:
         group: the processes that share the run; every one of them prepares all of it.
+        circuit: the circuit as it was drawn and manipulated, where it is not to be drawn anew.
 
     Raises:
         CircuitlabError: whatever is wrong with the experiment, its data or its circuit.
     """
     try:
-        return _prepare(spec, group)
+        return _prepare(spec, group, circuit)
     except (CircuitError, DataError) as error:
         raise type(error)(spec.located(str(error))) from error
 
 
-def _prepare(spec: ExperimentSpec, group: Group) -> Prepared:
+def _prepare(spec: ExperimentSpec, group: Group, circuit: Circuit | None) -> Prepared:
     assert spec.data is not None, "experiment files are refused without data"
     dataset = load(spec.data, spec.folder, generator=stream(spec.seed, "validation"), dtype=spec.dtype)
     assignment = assign(dataset, spec.circuit.populations, spec.data.inputs, spec.data.targets)
-    assembled = assemble(spec, group.device(spec.device))
+    assembled = assemble(spec, group.device(spec.device), circuit)
     compiled, learn = assembled.compiled, spec.learn
     parts = {name: dataset.split(name) for name in ("train", "validation", "test")}
     splits = {name: _split(assembled, part.arrays, assignment) for name, part in parts.items() if len(part)}
@@ -230,10 +236,12 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     observers: Sequence[Observer] = (),
+    tensorboard: str | Path | None = None,
 ) -> Trainer:
     """Run a prepared experiment into a run file.
 
     Args:
+        tensorboard: a folder for TensorBoard's logs of the run; none are written unless given.
         command: the command line, for the file's provenance.
         resume: go on from the file's last checkpoint; a file that is not there is begun.
         overwrite: replace a file that is there.
@@ -249,12 +257,20 @@ def train(
     )
     restored: dict[str, Any] = {}
     writer: RunWriter | None = None
+    log: TensorBoard | None = None
+    if tensorboard is not None and group.leads:
+        check(Path(tensorboard), resume=resume, overwrite=overwrite)
     if group.leads:
         restored, writer = _open(prepared, path, command=command, resume=resume, overwrite=overwrite)
     with writer or nullcontext():
         restored = group.from_first(lambda: restored)
         if restored:
-            trainer.restore(restored)
+            try:
+                trainer.restore(restored)
+            except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+                raise RunFileError(
+                    f"{path}: its checkpoint does not fit this run; start the run anew"
+                ) from error
         if writer is not None:
             writer.attributes(
                 "training",
@@ -262,22 +278,44 @@ def train(
                 solver_reason=prepared.solver_reason,
                 data=prepared.dataset.name,
                 processes=group.size,
+                **fingerprints(prepared.dataset, spec),
+                epochs=trainer.schedule.epochs,
+                steps_per_epoch=len(trainer.schedule.order(1)),
+                samples=len(prepared.splits["train"]),
             )
+            writer.attributes(
+                "/",
+                session_began=datetime.now(UTC).isoformat(timespec="milliseconds"),
+                session_began_at_step=trainer.at.step,
+            )
+            if tensorboard is not None:
+                log = TensorBoard(
+                    Path(tensorboard),
+                    texts,
+                    spec.resolved(),
+                    step=trainer.at.step,
+                    resumed=bool(restored),
+                    snapshots_every=spec.learn.snapshots_every,
+                )
             recording = Recording(
-                writer,
+                writer if log is None else log.mirrored(writer, trainer),
                 trainer.task,
                 prepared.splits,
                 prepared.labels,
                 prepared.probes,
                 spec.learn.snapshots_every,
             )
-            trainer.observers = (recording, *observers)
+            trainer.observers = (recording, *([] if log is None else [log]), *observers)
         try:
-            trainer.run()
+            with told_of_failure(writer):
+                trainer.run()
         except Stopped:
             if writer is not None:
                 writer.checkpoint(trainer.state())
             raise
+        finally:
+            if log is not None:
+                log.close()
         if writer is not None:
             writer.checkpoint(trainer.state())
     return trainer
@@ -312,9 +350,12 @@ def _open(
     """The state to go on from (empty for a new run), and the run file."""
     spec = prepared.assembled.spec
     if resume and Path(path).exists():
-        restored = _checkpoint_of(path, spec)
+        restored, failed = _checkpoint_of(path, spec)
         require_space(path, prepared.size.total, Path(path).stat().st_size)
-        return restored, RunWriter.resume(path)
+        writer = RunWriter.resume(path)
+        if failed:
+            writer.attributes("/", failure="")
+        return restored, writer
     require_space(path, prepared.size.total)
     return {}, begin_file(prepared.assembled, path, command=command, overwrite=overwrite)
 
@@ -324,7 +365,8 @@ def _texts(spec: ExperimentSpec) -> dict[str, str]:
     return {"circuit": yaml_text(spec.circuit.resolved()), "experiment": yaml_text(spec.resolved()), **code}
 
 
-def _checkpoint_of(path: str | Path, spec: ExperimentSpec) -> dict[str, Any]:
+def _checkpoint_of(path: str | Path, spec: ExperimentSpec) -> tuple[dict[str, Any], bool]:
+    """The state to go on from, and whether the run has failed before."""
     with open_run(path) as run:
         for name, text in _texts(spec).items():
             if run.read(f"spec/{name}") != text:
@@ -332,4 +374,4 @@ def _checkpoint_of(path: str | Path, spec: ExperimentSpec) -> dict[str, Any]:
                     f"{path}: was made by another {name} (a key or an override differs); resume with the same files "
                     "and --set options, or give another -o"
                 )
-        return run.checkpoint()
+        return run.checkpoint(), bool(run.attributes.get("failure"))

@@ -152,7 +152,7 @@ class Scene:
 def values_of(probe: Probe, activity: Activity) -> np.ndarray:
     """What a probe records of a state, [sample, unit]."""
     assert probe.population is not None
-    found = activity.values(probe.population, probe.variable, probe.unit_ids)
+    found = activity.values(probe.population, probe.variable, probe.place)
     assert found is not None, "probes are checked when they are planned"
     return found
 

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import json
+import struct
+import zlib
 from typing import Any
 
 import h5py
 import numpy as np
 
 from circuitlab.errors import RunFileError
-from circuitlab.record.storage import link_name, store
+from circuitlab.record.storage import link_name
+from circuitlab.record.transaction import PLACE, PLACE_SIZE
 
-_PAGE = 4096
-_STATE = {"units": "dimensionless", "description": "a part of the training state, as `run --resume` needs it"}
-_LAYOUT = {"units": "none", "description": "the tree of the training state as JSON; its arrays lie beside it"}
+_SLOTS = ("state_0", "state_1")
+_CURRENT = struct.Struct("<QQQII")  # number, place, length, checksum, checksum of these
+_STATE = {
+    "units": "none",
+    "description": "[byte] a training state, as `run --resume` needs it; two take turns",
+}
+_WHICH = {"units": "none", "description": "[byte] which of the two states is the last, and its checksum"}
+_PLACE = {"units": "none", "description": "[byte] where the file ended when it was last written, for repair"}
 
 
 def freeze(tree: Any) -> tuple[str, dict[str, np.ndarray]]:
-    """Takes a tree apart into JSON text and named copies of its arrays.
+    """Takes a tree apart into JSON text and its arrays by name.
 
     Args:
         tree: nested dicts (keys str or int), lists and tuples of numpy arrays and scalars, int, float, str,
@@ -33,7 +41,7 @@ def freeze(tree: Any) -> tuple[str, dict[str, np.ndarray]]:
         name = path or "value"
         while name in arrays:
             name += "'"
-        arrays[name] = np.array(array)
+        arrays[name] = array
         return name
 
     def walk(node: Any, path: str) -> Any:
@@ -62,7 +70,12 @@ def freeze(tree: Any) -> tuple[str, dict[str, np.ndarray]]:
 
 
 def thaw(text: str, arrays: Any) -> Any:
-    """Puts together what `freeze` took apart; `arrays[name][()]` gives the arrays."""
+    """Puts together what `freeze` took apart; `arrays[name][()]` gives the arrays.
+
+    Raises:
+        ValueError: it is nothing that `freeze` makes.
+    """
+    used: set[str] = set()
 
     def build(node: Any) -> Any:
         if isinstance(node, list):
@@ -73,6 +86,9 @@ def thaw(text: str, arrays: Any) -> Any:
                 return {key: build(value) for key, value in content}
             if kind == "tuple":
                 return tuple(build(item) for item in content)
+            if kind not in ("array", "scalar") or not isinstance(content, str) or content in used:
+                raise ValueError("no tree of a checkpoint")
+            used.add(content)
             value = arrays[content][()]
             return np.asarray(value) if kind == "array" else np.asarray(value)[()]
         return node
@@ -80,44 +96,138 @@ def thaw(text: str, arrays: Any) -> Any:
     return build(json.loads(text))
 
 
-def write(file: h5py.File, text: str, arrays: dict[str, np.ndarray], lengths: dict[str, int]) -> None:
-    """Replaces /checkpoint, in place where shapes are as before.
+def pack(tree: Any, lengths: dict[str, int]) -> bytearray:
+    """The state as bytes: the length of a JSON head, the head, and the arrays' bytes one after the other.
 
     Args:
         lengths: rows of every growing dataset when the state was taken; a resumed run cuts them back.
+    Raises:
+        RunFileError: something in the tree cannot be kept.
+    """
+    text, arrays = freeze(tree)
+    entries = [[name, array.dtype.str, list(array.shape), array.nbytes] for name, array in arrays.items()]
+    head = json.dumps({"tree": text, "lengths": lengths, "arrays": entries}, sort_keys=True).encode("ascii")
+    packed = bytearray(8 + len(head) + sum(array.nbytes for array in arrays.values()))
+    packed[:8] = struct.pack("<Q", len(head))
+    packed[8 : 8 + len(head)] = head
+    at = 8 + len(head)
+    for array in arrays.values():
+        packed[at : at + array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+        at += array.nbytes
+    return packed
+
+
+def _unpack(data: bytes) -> tuple[Any, dict[str, int]]:
+    (size,) = struct.unpack_from("<Q", data)
+    head = json.loads(data[8 : 8 + size])
+    at, arrays = 8 + size, {}
+    for name, kind, shape, nbytes in head["arrays"]:
+        arrays[name] = np.frombuffer(data[at : at + nbytes], np.dtype(kind)).reshape(shape).copy()
+        at += nbytes
+    return thaw(head["tree"], arrays), head["lengths"]
+
+
+def prepare(file: h5py.File, size: int) -> None:
+    """Makes /checkpoint in a file that has none of this form: two places for states, and which of them holds.
+
+    Args:
+        size: bytes of the first state, from which the size of the chunks follows.
     """
     group = file.require_group("checkpoint")
-    state = group.require_group("state")
-    present: list[str] = []
-    state.visititems(lambda name, item: present.append(name) if isinstance(item, h5py.Dataset) else None)
-    for name in present:
-        if name not in arrays:
-            del state[name]
-    for name, array in arrays.items():
-        store(state, name, array, _STATE, compress=False)
-    for name, content, attributes in (
-        ("tree", text, _LAYOUT),
-        (
-            "lengths",
-            json.dumps(lengths, sort_keys=True),
-            _LAYOUT | {"description": "rows of growing datasets at this state, as JSON"},
-        ),
-    ):
-        data = content.encode("ascii")
-        padded = np.array(
-            data.ljust(-(-len(data) // _PAGE) * _PAGE), dtype=f"S{-(-len(data) // _PAGE) * _PAGE}"
-        )
-        if name in group and group[name].dtype != padded.dtype:  # type: ignore[union-attr]
-            del group[name]
+    for name in ("tree", "state", "lengths") if size else ():  # of format version 1
         if name in group:
-            group[name][()] = padded  # type: ignore[index]
-        else:
-            group.create_dataset(name, data=padded, track_times=False).attrs.update(attributes)
+            del group[name]
+    if PLACE not in file:
+        # made early and empty: `Transaction` writes into it
+        early = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        early.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+        space, kind = h5py.h5s.create_simple((PLACE_SIZE,)), h5py.h5t.NATIVE_UINT8
+        place = h5py.Dataset(h5py.h5d.create(group.id, PLACE.split("/")[1].encode(), kind, space, early))
+        place.attrs.update(_PLACE)
+    if size and "current" not in group:
+        current = group.create_dataset("current", data=np.zeros(_CURRENT.size, np.uint8), track_times=False)
+        current.attrs.update(_WHICH)
+        chunk = min(1 << 20, max(1 << 14, size // 8))
+        for name in _SLOTS:
+            slot = group.create_dataset(
+                name, shape=(0,), maxshape=(None,), chunks=(chunk,), dtype=np.uint8, track_times=False
+            )
+            slot.attrs.update(_STATE)
+
+
+def has_places(file: h5py.File) -> bool:
+    """Whether there is room for states in this form."""
+    return "checkpoint/current" in file
+
+
+def write(file: h5py.File, packed: bytes | bytearray, free: list[tuple[int, int]] | None = None) -> None:
+    """Keeps a state in the place that does not hold the last one, then says that this one holds.
+
+    Args:
+        free: gets the parts of the file that no reader will look at while they are written.
+    """
+    number, which = _current(file)[:2]
+    which = 1 - which
+    slot: Any = file[f"checkpoint/{_SLOTS[which]}"]
+    chunk = slot.chunks[0]
+    if free is not None:
+        free[:] = []
+        for start in range(0, len(slot), chunk):
+            info = slot.id.get_chunk_info_by_coord((start,))
+            if info.byte_offset is not None:
+                free.append((info.byte_offset, info.byte_offset + info.size))
+    if len(slot) < len(packed):
+        slot.resize((len(packed),))
+    view = memoryview(packed)
+    for start in range(0, len(packed), chunk):
+        slot.id.write_direct_chunk((start,), bytes(view[start : start + chunk]).ljust(chunk, b"\0"))
+    if free is not None:
+        free[:] = []
+    body = struct.pack("<QQQI", number + 1, which, len(packed), zlib.crc32(packed))
+    current: Any = file["checkpoint/current"]
+    current[...] = np.frombuffer(body + struct.pack("<I", zlib.crc32(body)), np.uint8)
+
+
+def _current(file: h5py.File) -> tuple[int, int, int, int]:
+    """Number of the last state, its place, length and checksum; zeros where there is none."""
+    data = bytes(np.asarray(file["checkpoint/current"][()]))  # type: ignore[index]
+    if not any(data):
+        return 0, 1, 0, 0
+    number, which, size, checksum, own = _CURRENT.unpack(data)
+    if own != zlib.crc32(data[:-4]) or which > 1:
+        raise ValueError("the checkpoint's checksum does not fit")
+    return number, which, size, checksum
 
 
 def read(file: h5py.File) -> tuple[dict[str, Any], dict[str, int]]:
-    """The tree in /checkpoint and the lengths that go with it; both empty when there is none yet."""
-    if "checkpoint" not in file:
+    """The tree in /checkpoint and the lengths that go with it; both empty when there is none yet.
+
+    Raises:
+        ValueError, KeyError, OSError: its bytes are damaged.
+    """
+    group = file.get("checkpoint")
+    if group is None or ("current" not in group and "tree" not in group):
         return {}, {}
-    group = file["checkpoint"]
-    return thaw(group["tree"][()].decode("ascii"), group["state"]), json.loads(group["lengths"][()])  # type: ignore[index]
+    if "current" not in group:  # of format version 1
+        return thaw(group["tree"][()].decode("ascii"), group["state"]), json.loads(group["lengths"][()])
+    number, which, size, checksum = _current(file)
+    if number == 0:
+        return {}, {}
+    slot = group[_SLOTS[which]]
+    if size > len(slot):
+        raise ValueError("the checkpoint is longer than its place")
+    data = slot[:size].tobytes()
+    if zlib.crc32(data) != checksum:
+        raise ValueError("the checkpoint's checksum does not fit")
+    return _unpack(data)
+
+
+def same(first: h5py.File, second: h5py.File) -> bool:
+    """Whether two files hold the same state, wherever it lies in them."""
+    states = []
+    for file in (first, second):
+        tree, lengths = read(file)
+        text, arrays = freeze(tree)
+        kept = {name: (array.dtype.str, array.shape, array.tobytes()) for name, array in arrays.items()}
+        states.append((text, kept, lengths))
+    return states[0] == states[1]

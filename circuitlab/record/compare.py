@@ -8,11 +8,12 @@ from typing import Any
 import h5py
 import numpy as np
 
+from circuitlab.record import checkpoint as checkpoints
 from circuitlab.record.reader import open_run
 
-IGNORED = ("created", "command", "native")
-"""Root attributes that say when and how a run was started, and by which build of the compiled loops: its text names the
-OpenMP library that the process had loaded, on which no number depends."""
+IGNORED = ("created", "command", "native", "folder", "session_began", "session_began_at_step", "failure")
+"""Root attributes that say when, where and how a run was started, and by which build of the compiled loops: its text
+names the OpenMP library that the process had loaded, on which no number depends."""
 
 
 def _same(first: Any, second: Any) -> bool:
@@ -50,7 +51,11 @@ def compare(first: str | Path, second: str | Path) -> list[str]:
             differences += _attributes(name, left.file[name], right.file[name])
         for name in sorted(groups[0] ^ groups[1]):
             differences.append(f"{name}: only in {first if name in groups[0] else second}")
+        if not checkpoints.same(left.file, right.file):
+            differences.append("checkpoint: another state")
         for name in sorted(set(left.datasets) | set(right.datasets)):
+            if name.startswith("checkpoint/"):
+                continue
             if name not in left.datasets or name not in right.datasets:
                 differences.append(f"{name}: only in {first if name in left.datasets else second}")
                 continue

@@ -10,13 +10,15 @@ from numpy.typing import NDArray
 
 from circuitlab.errors import CircuitError, suggestion
 from circuitlab.record.probes import Probe
-from circuitlab.record.select import SelectionError, edges, matching, neurons
+from circuitlab.record.select import SelectionError, edges, matching, neurons, nothing
 from circuitlab.spec.probes import PARAMETERS, SOLUTION, WILD, ProbeSpec
 
 if TYPE_CHECKING:
     from circuitlab.graph.circuit import Circuit, Population
     from circuitlab.spec.probes import AlongSpec
 
+MOST_POINTS = 1_000_000
+"""Moments of one way to an equilibrium."""
 Lacks = Callable[[ProbeSpec], tuple[str, str] | None]
 
 
@@ -136,6 +138,8 @@ def points_of(along: AlongSpec, most_iterations: int) -> NDArray:
         return np.arange(0, (along.until or most_iterations) + 1, along.iterations)
     assert along.real_time_ms is not None
     count = 100 if along.every_ms is None else round(along.real_time_ms / along.every_ms)
+    if count > MOST_POINTS:
+        raise SelectionError("along", f"{count:,} moments; at most {MOST_POINTS:,}")
     return along.real_time_ms * np.arange(count + 1) / count
 
 
@@ -164,7 +168,7 @@ def plan_probes(
     probes: dict[str, Probe] = {}
     problems = []
     for name, spec in specs.items():
-        found, passed = 0, None
+        found, passed = 0, list[SelectionError]()
         try:
             for own, single, optional in expanded(name, spec, circuit):
                 try:
@@ -175,7 +179,7 @@ def plan_probes(
                 except SelectionError as error:
                     if not (optional and error.absent):
                         raise
-                    passed = passed or error
+                    passed.append(error)
                     continue
                 if own in probes:
                     raise SelectionError(
@@ -191,7 +195,7 @@ def plan_probes(
                 probes[own] = probe
                 found += 1
             if not found:
-                raise passed or SelectionError("", "nothing is selected")
+                raise nothing(passed)
         except SelectionError as error:
             where = f"record.{name}.{error.key}" if error.key else f"record.{name}"
             problems.append(f"{where}: {error}")

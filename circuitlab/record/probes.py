@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -48,7 +49,7 @@ class Probe:
     points: NDArray | None = None
     dt_ms: float = 0.0
 
-    @property
+    @cached_property
     def variable(self) -> str:
         """What is recorded."""
         return self.spec.variables[0]
@@ -63,22 +64,36 @@ class Probe:
         """Of which projection, or None."""
         return None if self.spec.projection is None else str(self.spec.projection)
 
-    @property
+    @cached_property
+    def group(self) -> str:
+        """Where it is in the file."""
+        return f"activity/{link_name(self.name)}"
+
+    @cached_property
+    def place(self) -> slice | NDArray:
+        """Which rows of the population, or of the weights, are recorded: a range where they are one."""
+        ids = self.edge_ids if self.edge_ids is not None else self.unit_ids
+        ids = ids if self.parameter_ids is None else self.parameter_ids
+        first = int(ids[0]) if len(ids) else 0
+        consecutive = len(ids) > 0 and np.array_equal(ids, np.arange(first, first + len(ids)))
+        return slice(first, first + len(ids)) if consecutive else ids
+
+    @cached_property
     def sampled(self) -> bool:
         """Whether a frame has samples."""
         return self.variable not in PARAMETERS
 
-    @property
+    @cached_property
     def sample_ids(self) -> NDArray | None:
         """Samples to run the circuit on, counted in `spec.of`; None for those of the minibatch."""
         return None if self.spec.samples == "batch" else np.array(self.spec.samples, dtype=np.int64)
 
-    @property
+    @cached_property
     def of_minibatch(self) -> bool:
         """Whether it records what an update was made from, or the update itself."""
         return self.variable == "updates" or (self.sampled and self.sample_ids is None)
 
-    @property
+    @cached_property
     def axes(self) -> tuple[str, ...]:
         """Names of the axes of a frame, without `frame`."""
         along = () if self.points is None else ("point",)
@@ -90,7 +105,7 @@ class Probe:
             return ("edge" if self.parameter_ids is None else "parameter",)
         return ("unit", "output unit") if self.targets else ("unit",)
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, ...]:
         """Shape of a frame."""
         chosen = self.edge_ids if self.parameter_ids is None else self.parameter_ids
@@ -143,7 +158,7 @@ class Probe:
 
     def start(self, writer: RunWriter) -> None:
         """Writes what holds for all frames; once per writer, also after a resumption."""
-        group = f"activity/{link_name(self.name)}"
+        group = self.group
         about = {"every": self.spec.every.text}
         if self.sampled:
             about["of"] = self.spec.of
@@ -192,34 +207,22 @@ class Probe:
             sample_ids: number of each of those samples in its split, shape [sample]; None where there are none.
             beside: `residual` [point, sample] and `iterations` [sample] of a solver's way.
         """
-        group = f"activity/{link_name(self.name)}"
-        count = 0 if sample_ids is None else len(sample_ids)
-        shape = tuple(
-            count if axis == "sample" else size for axis, size in zip(self.axes, self.shape, strict=True)
-        )
+        group, count = self.group, 0 if sample_ids is None else len(sample_ids)
         missing = self.samples - count
+        shape = self.shape
+        if missing:
+            shape = tuple(count if axis == "sample" else n for axis, n in zip(self.axes, shape, strict=True))
         if values.shape != shape or missing < 0:
             raise RunFileError(
                 f"record.{self.name}: got values of shape {list(values.shape)} in place of {list(shape)}, in frames of "
                 f"{self.samples} samples"
             )
-        about: dict[str, str] = {"variable": self.variable, "symbol": self._symbol}
-        about |= {
-            key: name for key in ("population", "projection") if (name := getattr(self, key)) is not None
-        }
-        if self.sampled:
-            about["phase"] = self.spec.phase
-        writer.append(
-            f"{group}/data",
-            self._filled(values, missing),
-            units=UNITS.get(self.variable, "dimensionless"),
-            description=f"[frame, {', '.join(self.axes)}] {self._words}",
-            **about,
-        )
+        writer.append(f"{group}/data", self._filled(values, missing), **self._data)
         if sample_ids is not None:
+            ids = np.asarray(sample_ids, dtype=np.int64)
             writer.append(
                 f"{group}/sample_ids",
-                np.pad(np.asarray(sample_ids, dtype=np.int64), (0, missing), constant_values=-1),
+                np.pad(ids, (0, missing), constant_values=-1) if missing else ids,
                 units="dimensionless",
                 description=f"[frame, sample] number of the sample within {self.spec.of}, -1 where there is none",
             )
@@ -234,6 +237,19 @@ class Probe:
         writer.append(
             f"{group}/step", step, units="updates", description="[frame] update at which it was recorded"
         )
+
+    @cached_property
+    def _data(self) -> dict[str, str]:
+        """Attributes of the data."""
+        about = {"variable": self.variable, "symbol": self._symbol}
+        about |= {
+            key: name for key in ("population", "projection") if (name := getattr(self, key)) is not None
+        }
+        if self.sampled:
+            about["phase"] = self.spec.phase
+        about["units"] = UNITS.get(self.variable, "dimensionless")
+        about["description"] = f"[frame, {', '.join(self.axes)}] {self._words}"
+        return about
 
     def _filled(self, values: NDArray, missing: int) -> NDArray:
         if not missing or not self.sampled:

@@ -36,6 +36,18 @@ class SelectionError(ValueError):
         self.key, self.absent = key, absent
 
 
+def nothing(passed: list[SelectionError]) -> SelectionError:
+    """What to say where a pattern selects nothing at all.
+
+    Args:
+        passed: why each of the populations or projections was passed over.
+    """
+    if not passed:
+        return SelectionError("", "nothing is selected")
+    told = next((error for error in passed if error.key == "where"), passed[0])
+    return SelectionError(told.key, f"nothing is selected; for one, {told}" if len(passed) > 1 else str(told))
+
+
 def neurons(spec: ProbeSpec, population: Population) -> list[int]:
     """The neurons that a probe selects in a population, each once.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import shutil
@@ -16,14 +17,16 @@ from urllib.parse import quote
 
 import h5py
 import numpy as np
+from h5py import h5a, h5f, h5fd, h5p
 
 from circuitlab.errors import RunFileError
+from circuitlab.record.chunks import shape_of_chunks
 
-CHUNK_BYTES = 256 * 1024
-"""Size of a chunk of a growing dataset, before compression."""
-
-LAYOUT: dict[str, Any] = {"libver": ("v110", "v110"), "fs_strategy": "fsm", "fs_persist": True}
-"""Checksummed metadata, and space freed by one publish reused by the next."""
+LIBVER = ("v110", "v110")
+"""Checksummed metadata, and what HDF5's SWMR mode needs."""
+ROOM_FOR_ATTRIBUTES = 256
+"""Attributes of the root that lie together in its header, where one write changes them."""
+SPARE = "spare"
 
 
 class _SafeFile(io.FileIO):
@@ -53,6 +56,15 @@ class _SafeFile(io.FileIO):
             return size or 0
 
 
+def _created(raw: _SafeFile) -> h5py.File:
+    access, creation = h5p.create(h5p.FILE_ACCESS), h5p.create(h5p.FILE_CREATE)
+    access.set_fileobj_driver(h5fd.fileobj_driver, raw)
+    access.set_libver_bounds(h5f.LIBVER_V110, h5f.LIBVER_V110)
+    access.set_fclose_degree(h5f.CLOSE_STRONG)
+    creation.set_attr_phase_change(ROOM_FOR_ATTRIBUTES, ROOM_FOR_ATTRIBUTES)
+    return h5py.File(h5f.create(os.fsencode(raw.name), h5f.ACC_TRUNC, creation, access))
+
+
 @contextmanager
 def open_for_writing(path: Path, *, create: bool) -> Iterator[h5py.File]:
     """An HDF5 file that is on the disk, synced, when the block ends.
@@ -62,11 +74,7 @@ def open_for_writing(path: Path, *, create: bool) -> Iterator[h5py.File]:
     """
     with _SafeFile(path, "w+b" if create else "r+b") as raw:
         try:
-            with (
-                h5py.File(raw, "w", **LAYOUT)
-                if create
-                else h5py.File(raw, "r+", libver=LAYOUT["libver"]) as file
-            ):
+            with _created(raw) if create else h5py.File(raw, "r+", libver=LIBVER) as file:
                 yield file
         except (OSError, RuntimeError, KeyError, ValueError):
             if raw.failure is not None:
@@ -141,7 +149,7 @@ def _shrinks(sample: np.ndarray) -> bool:
     return len(zlib.compress(data, 1)) < 0.7 * len(data)
 
 
-def _compression(sample: np.ndarray) -> dict[str, Any]:
+def compression(sample: np.ndarray) -> dict[str, Any]:
     return {"compression": "gzip", "compression_opts": 1, "shuffle": True} if _shrinks(sample) else {}
 
 
@@ -176,67 +184,121 @@ def set_attributes(item: h5py.Group | h5py.Dataset, attributes: Mapping[str, Any
         item.attrs[key] = _writable(value or "") if value is None or isinstance(value, str) else value
 
 
+def set_status(file: h5py.File, status: str) -> None:
+    """Sets the root's attribute `status` so that a reader finds the old text or the new one at every moment.
+
+    The old text stays in the file: a reader that has read where it lies still finds it there. The attribute is
+    made beside the old one, in the room of `keep_room`, so that all of it is one write of one block.
+    """
+    kind = h5py.string_dtype()
+    new = b"sta_us"
+    if h5a.exists(file.id, new):
+        h5a.delete(file.id, new)
+    attribute = h5a.create(
+        file.id, new, h5py.h5t.py_create(kind, logical=True), h5py.h5s.create(h5py.h5s.SCALAR)
+    )
+    attribute.write(np.array(status, dtype=kind))
+    h5a.delete(file.id, b"status")
+    h5a.rename(file.id, new, b"status")
+
+
+def keep_room(file: h5py.File) -> None:
+    """Keeps room in the root's header for `set_status`."""
+    file.attrs[SPARE] = np.zeros(64, np.uint8)
+    del file.attrs[SPARE]
+
+
+def _digest(array: np.ndarray) -> bytes:
+    """sha256 of values, of texts with the length of each before it."""
+    if array.dtype != object:
+        return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest().encode()
+    found = hashlib.sha256()
+    for item in array.flat:
+        text = (item if isinstance(item, str) else bytes(item).decode("utf-8", "surrogateescape")).encode(
+            "utf-8", "surrogateescape"
+        )
+        found.update(len(text).to_bytes(8, "little") + text)
+    return found.hexdigest().encode()
+
+
+def verify(item: h5py.Dataset, value: Any) -> None:
+    """Checks what was read of a dataset that HDF5 has no checksum for: text, and single values.
+
+    Args:
+        value: all of it, as numpy array or text.
+    Raises:
+        ValueError: it is not what was written.
+    """
+    said = item.attrs.get("sha256")
+    if said is not None and _digest(
+        np.asarray(value, dtype=object if isinstance(value, str) else None)
+    ) != bytes(said):
+        raise ValueError("its checksum does not fit")
+
+
+def _chunked(array: np.ndarray, compress: bool) -> dict[str, Any]:
+    """Chunks of up to a megabyte along the first axis, with checksums."""
+    rows = max(1, min(len(array), (1 << 20) // max(1, array[0].nbytes)))
+    return {
+        "chunks": (rows, *array.shape[1:]),
+        "fletcher32": True,
+        **(compression(array) if compress else {}),
+    }
+
+
+def same_attributes(item: h5py.Group | h5py.Dataset, attributes: Mapping[str, Any]) -> bool:
+    """Whether it has these attributes, as `set_attributes` writes them."""
+    for key, value in attributes.items():
+        said = item.attrs.get(key)
+        wanted = _writable(value or "") if value is None or isinstance(value, str) else value
+        if said is None or not np.array_equal(np.asarray(said), np.asarray(wanted)):
+            return False
+    return True
+
+
 def store(
     parent: h5py.Group, path: str, array: np.ndarray, attributes: Mapping[str, Any], compress: bool = True
 ) -> None:
-    """Writes a whole dataset, in place where shape and type are as before."""
+    """Writes a whole dataset, in place of one that is there.
+
+    Numbers lie in chunks with HDF5's checksums; text, single values and empty arrays, which have none, with an
+    attribute `sha256`.
+    """
     text = array.dtype == object
+    if path in parent:
+        del parent[path]
+    chunked = array.ndim > 0 and array.size > 0 and not text and array[0].nbytes <= 1 << 30
     kind = h5py.string_dtype() if text else array.dtype
-    old = parent.get(path)
-    if (
-        isinstance(old, h5py.Dataset)
-        and old.shape == array.shape
-        and old.dtype == kind
-        and old.maxshape == array.shape
-    ):
-        old[...] = array
-    else:
-        if old is not None:
-            del parent[path]
-        options = _compression(array) if compress and not text else {}
-        old = parent.create_dataset(path, data=array, dtype=kind, track_times=False, **options)
-    set_attributes(old, attributes)
+    options = _chunked(array, compress) if chunked else {}
+    item = parent.create_dataset(path, data=array, dtype=kind, track_times=False, **options)
+    set_attributes(item, attributes)
+    if not chunked:
+        item.attrs["sha256"] = np.bytes_(_digest(array))
 
 
-def grow(
-    file: h5py.File,
-    path: str,
-    start: int,
-    frames: np.ndarray,
-    first: np.ndarray,
-    attributes: Mapping[str, Any],
-) -> None:
-    """Puts frames at rows `start` and on of a dataset that grows along axis 0; doing it twice does no harm.
+def create_growing(
+    file: h5py.File, path: str, first: np.ndarray, attributes: Mapping[str, Any]
+) -> h5py.Dataset:
+    """Makes an empty dataset that grows along axis 0, in chunks with checksums.
 
     Args:
-        frames: the new frames, shape [frame, ...].
         first: the dataset's first frame, which decides whether it is compressed.
     """
-    if path not in file:
-        rows = min(1024, max(1, CHUNK_BYTES // max(1, first.nbytes)))
-        chunk = (rows, *(max(1, size) for size in first.shape))
-        while np.prod(chunk[1:]) * first.itemsize > 16 * CHUNK_BYTES:
-            widest = 1 + int(np.argmax(chunk[1:]))
-            chunk = (*chunk[:widest], -(-chunk[widest] // 2), *chunk[widest + 1 :])
-        dataset = file.create_dataset(
-            path,
-            shape=(0, *first.shape),
-            maxshape=(
-                None,
-                *(size or None for size in first.shape),
-            ),  # a chunk needs room even for no synapse
-            chunks=chunk,
-            dtype=frames.dtype,
-            track_times=False,
-            **_compression(first),
-        )
-        set_attributes(dataset, attributes)
-    dataset = file[path]
-    assert isinstance(dataset, h5py.Dataset)
-    dataset.resize(start + len(frames), axis=0)
-    dataset[start:] = frames
+    dataset = file.create_dataset(
+        path,
+        shape=(0, *first.shape),
+        # a chunk needs room even for no synapse
+        maxshape=(None, *(size or None for size in first.shape)),
+        chunks=shape_of_chunks(first.shape, first.itemsize),
+        dtype=first.dtype,
+        track_times=False,
+        fletcher32=True,
+        **compression(first),
+    )
+    set_attributes(dataset, attributes)
+    return dataset
 
 
 def is_growing(item: Any) -> bool:
-    """Whether this is a dataset that `grow` made."""
+    """Whether this is a dataset that `create_growing` made."""
     return isinstance(item, h5py.Dataset) and bool(item.maxshape) and item.maxshape[0] is None

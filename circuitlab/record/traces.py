@@ -9,17 +9,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pydantic import ValidationError
+
 from circuitlab.errors import CircuitError
-from circuitlab.record.plan import select
+from circuitlab.record.plan import expanded, select
 from circuitlab.record.probes import SYMBOLS, WORDS, write_units
+from circuitlab.record.select import SelectionError, nothing
 from circuitlab.record.storage import link_name
-from circuitlab.spec.probes import SLICE, ProbeSpec
+from circuitlab.spec.probes import SLICE, STATE, ProbeSpec
+from circuitlab.spec.probes import VARIABLES as ALL_VARIABLES
 
 if TYPE_CHECKING:
     from circuitlab.graph.circuit import Circuit
     from circuitlab.record.run_file import RunWriter
 
-VARIABLES = tuple(SYMBOLS)
+VARIABLES = STATE
 """What can be recorded."""
 PHASE = "real time"
 """The attribute `phase` of a trace, beside `free` and `controlled` of equilibria."""
@@ -81,11 +85,12 @@ class Trace:
 
 
 def plan_traces(wanted: Iterable[str], circuit: Circuit, controlled: bool) -> list[Trace]:
-    """Traces from words such as `l23`, `l23:rate`, `l23:soma:0,5,10:20`, `l23:soma:AVAL,AVAR` or `:rate`.
+    """Traces from words such as `l23`, `l23:rate`, `l23:soma:0,5,10:20`, `l23:soma:AVA*`, `l*:rate`, `:rate` or
+    `:soma:where layer == "L23"`.
 
     Args:
-        wanted: population (every one that has the variable where empty), variable (soma, of inputs rate, where left
-            out), neurons by number and slice or by name (all where left out).
+        wanted: population (a pattern; every one that has the variable where empty), variable (soma, of inputs rate,
+            where left out), neurons by number and slice, by name or pattern, or by a condition (all where left out).
         controlled: whether there is a control to record.
 
     Raises:
@@ -115,42 +120,46 @@ def _planned(text: str, circuit: Circuit, controlled: bool) -> list[Trace]:
     if not variable:
         kind = circuit.populations[population].type if population in circuit.populations else ""
         variable = "rate" if kind == "input" else "soma"
+    if variable in ALL_VARIABLES and variable not in VARIABLES:
+        raise ValueError(f"a simulation has no {variable}; allowed: {', '.join(VARIABLES)}")
     if variable not in VARIABLES:
         raise ValueError(f"no variable '{variable}'; allowed: {', '.join(VARIABLES)}")
     if variable in ("control", "controller") and not controlled:
         raise ValueError(f"there is no {variable} in a free simulation; give a target to control the circuit")
-    names = [population] if population else list(circuit.populations)
-    if not population and neurons:
+    where = re.fullmatch(r"where\s+(.*)", neurons, re.DOTALL)
+    if not population and neurons and where is None:
         raise ValueError("neurons are chosen in one population; name it")
-    spec = _spec(population or names[0], variable, neurons)
-    found = []
-    for name in names:
-        if not population and not has(circuit, name, variable):
+    chosen = {"where": where[1]} if where else _chosen(neurons)
+    try:
+        spec = ProbeSpec.model_validate({"population": population or "*", "variable": variable, **chosen})
+    except ValidationError as error:
+        raise ValueError(str(error.errors()[0].get("ctx", {}).get("error", error))) from error
+    found: list[Trace] = []
+    passed: list[SelectionError] = []
+    for _, single, optional in expanded("", spec, circuit):
+        name = str(single.population)
+        try:
+            units = select(single, circuit)
+        except SelectionError as error:
+            if not (optional and error.absent):
+                raise
+            passed.append(error)
             continue
-        units = select(spec.model_copy(update={"population": name}), circuit)
         one = circuit.populations[name]
         called = tuple(one.names[unit] for unit in units) if one.names else None
         found.append(Trace(f"{name}_{variable}", name, variable, np.array(units, dtype=np.int64), called))
     if not found:
-        raise ValueError(f"no population has {variable}")
+        raise nothing(passed)
     return found
 
 
-def _spec(population: str, variable: str, neurons: str) -> ProbeSpec:
+def _chosen(neurons: str) -> dict[str, list[int | str]]:
+    """Neurons by numbers and slices, or by names and patterns."""
     parts = [part.strip() for part in re.split(r"[,\s]+", neurons) if part.strip()] if neurons else []
-    by_number = all(part == "all" or part.isdecimal() or SLICE.fullmatch(part) for part in parts)
-    chosen = {}
-    if parts and by_number:
-        numbers = [int(part) if part.isdecimal() else ":" if part == "all" else part for part in parts]
-        chosen = {"units": numbers}
-    elif parts:
-        chosen = {"names": parts}
-    return ProbeSpec.model_validate({"population": population, "variable": variable, **chosen})
-
-
-def has(circuit: Circuit, population: str, variable: str) -> bool:
-    """Whether a population has a variable."""
-    kind = circuit.populations[population].type
-    return {"apical": kind == "pyramidal", "controller": kind == "output", "rate": True}.get(
-        variable, kind != "input"
-    )
+    if not parts:
+        return {}
+    if all(part == "all" or part.isdecimal() or SLICE.fullmatch(part) for part in parts):
+        return {
+            "units": [int(part) if part.isdecimal() else ":" if part == "all" else part for part in parts]
+        }
+    return {"names": list(parts)}

@@ -52,7 +52,7 @@ def condition(text: str) -> Condition:
             warnings.simplefilter("ignore")
             tree = ast.parse(" ".join(text.split("\n")).strip(), mode="eval").body
     except SyntaxError as error:
-        raise ValueError(f"no condition: {error.msg} (character {error.offset or 1}); {ALLOWED}") from error
+        raise ValueError(f"no condition (character {error.offset or 1}); {ALLOWED}") from error
     except (ValueError, RecursionError, MemoryError) as error:
         raise ValueError(f"no condition: too deep, or not text; {ALLOWED}") from error
     try:

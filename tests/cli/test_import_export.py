@@ -197,11 +197,11 @@ def test_wrong_commands_are_told(
     for command, message in (
         (
             ["export", str(circuit), "nwb", out],
-            "nwb: holds recorded activity, and is not written yet; allowed: sonata,",
+            "nwb: holds runs, and circuit 'small' is none; give a run file (.h5)",
         ),
         (
             ["export", str(circuit), "sonta", out],
-            "no format 'sonta'; allowed: sonata, graphml, json, csv, npz. Did you",
+            "no format 'sonta'; allowed: sonata, graphml, json, csv, npz, nwb. Did you",
         ),
         (
             ["export", str(circuit), "json", out, "--weights", "final"],
@@ -217,6 +217,14 @@ def test_wrong_commands_are_told(
             "is neither a run file (.h5) nor a circuit file (.yaml)",
         ),
         (["export", str(tmp_path / "no.h5"), "json", out], "there is no such file"),
+        (["export", str(run), "json", out, "--what", "activity"], "json: holds a network and no recordings"),
+        (["export", str(run), "csv", out, "--what", "al"], "what: no 'al'; allowed: all, network, activity."),
+        (
+            ["export", str(run), "csv", out, "--probe", "x"],
+            "--probe: nothing recorded is called 'x'; there are",
+        ),
+        (["export", str(run), "sonata", out, "--what", "activity"], "recorded nothing that sonata holds"),
+        (["export", str(circuit), "csv", out, "--probe", "x"], "recordings are a run's, and circuit 'small'"),
         (
             ["import", str(run), "-o", out],
             "is a run file of circuitlab, not a foreign one; take `circuitlab export`",

@@ -172,6 +172,25 @@ def test_neurons_by_name(cortex: Path, arrays: Path, capsys: pytest.CaptureFixtu
         assert rates["unit_names"].asstr()[:].tolist() == ["AVAL", "AVAR", "RIM", "PVC", "SMD"]
         assert np.allclose(np.tanh(group["data"][:]), rates["data"][:][:, :, [3, 1]], atol=1e-15)
         assert file["nodes/l23/0/name"].asstr()[:].tolist() == ["AVAL", "AVAR", "RIM", "PVC", "SMD"]
+    path = run(cortex, arrays, "--duration", "2 ms", "--record", "l23:soma:AVA*,RIM", "--overwrite")
+    with h5py.File(path) as file:
+        assert file["activity/l23_soma/unit_names"].asstr()[:].tolist() == ["AVAL", "AVAR", "RIM"]
+    condition = 'where name in ["PVC"] or index < 1'
+    options = (
+        "--record",
+        f"l23:soma:{condition}",
+        "--record",
+        "l*:rate",
+        "--record",
+        ":basal:where index == 2",
+    )
+    path = run(cortex, arrays, "--duration", "2 ms", *options, "--overwrite")
+    with h5py.File(path) as file:
+        assert file["activity/l23_soma/unit_ids"][:].tolist() == [0, 3]
+        basal = {name for name in file["activity"] if name.endswith("_basal")}
+        assert {"l4_basal", "l23_basal"} <= basal and "retina_basal" not in basal
+        assert all(file[f"activity/{name}/unit_ids"][:].tolist() == [2] for name in basal)
+        assert {name for name in file["activity"] if name.endswith("_rate")} == {"l4_rate", "l23_rate"}
     run(cortex, arrays, "--record", "l23:soma:AVAM", code=1)
     assert "no neuron 'AVAM' in 'l23'. Did you mean" in capsys.readouterr().err
 
@@ -245,6 +264,13 @@ REFUSALS = {
     "every: not a count of steps": ("--every", "often"),
     "record: l5: no population 'l5'": ("--record", "l5"),
     "record: l23:spikes: no variable 'spikes'": ("--record", "l23:spikes"),
+    "record: l23:weights: a simulation has no weights; allowed: soma, rate": ("--record", "l23:weights"),
+    "record: l9*: no population 'l9*'; there are": ("--record", "l9*"),
+    "record: l23:soma:where x < 1: no neuron of 'l23' has 'x'; there are index": ("--record", "l23:soma:where x < 1"),
+    "record: :soma:where index > 99: nothing is selected; for one, no neuron of 'l4' is such that index > 99": (
+        "--record", ":soma:where index > 99",
+    ),
+    "record: l23:soma:where index is 1: 'index is 1' is no comparison": ("--record", "l23:soma:where index is 1"),
     "record: pv:apical: 'pv' is of type interneuron": ("--record", "pv:apical"),
     "record: l23:soma:7: no neuron 7": ("--record", "l23:soma:7"),
     "record: l23:soma:AVAL: the neurons of 'l23' have no names": ("--record", "l23:soma:AVAL"),

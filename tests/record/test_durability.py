@@ -72,16 +72,20 @@ def test_kills_at_random_moments_lose_nothing_published(
         assert child.returncode == -signal.SIGKILL
         assert int(said[0]) == published + 3
         published = int(said[-1])
-        with opened(path) as file:
-            steps = file["training/step"][:]
-            assert len(steps) in (published, published + 3)  # killed between publishing and saying so
-            published = len(steps)
-            np.testing.assert_array_equal(steps, np.arange(published))
-            np.testing.assert_array_equal(file["activity/a/data"][:, 49, 39], steps)
-            assert set(file["checkpoint/state/weights"][:]) == {float(published)}
+        with opened(
+            path
+        ) as file:  # by plain h5py, perhaps in the middle of a step that circuitlab's reader finishes
+            assert len(file["training/step"]) in (published, published + 3)
         with open_run(path) as run:
             assert run.status == "interrupted"
-            assert run.checkpoint()["step"] == published
+            state = run.checkpoint()
+        assert state["step"] in (published, published + 3)  # killed between publishing and saying so
+        published = state["step"]
+        assert set(state["weights"]) == {float(published)}
+        with opened(path) as file:
+            steps = file["training/step"][:]
+            np.testing.assert_array_equal(steps, np.arange(published))
+            np.testing.assert_array_equal(file["activity/a/data"][:, 49, 39], steps)
     assert published > 30
     with RunWriter.resume(path):
         pass
@@ -108,7 +112,8 @@ def test_full_disk_is_one_line_and_leaves_the_file_intact(
             writer.append("training/step", 7, units="updates", description="[step] number of the update")
             writer.checkpoint({"weights": np.ones(100)})
             writer.publish()
-            resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + spare, resource.RLIM_INFINITY))
+            size = 512 * path.stat().st_blocks
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size + spare, resource.RLIM_INFINITY))
             try:
                 for _ in range(100):
                     value = noise.standard_normal(1000)
@@ -129,7 +134,8 @@ def test_full_disk_is_one_line_and_leaves_the_file_intact(
     with opened(path) as file:
         assert list(file["training/step"]) == [7] * 5
         assert "activity" not in file
-        np.testing.assert_array_equal(file["checkpoint/state/weights"], np.ones(100))
+    with open_run(path) as run:
+        np.testing.assert_array_equal(run.checkpoint()["weights"], np.ones(100))
 
 
 def test_full_disk_at_the_start_leaves_nothing(tmp_path: Path) -> None:

@@ -119,3 +119,39 @@ def test_size_is_estimated_and_refused(circuit: Circuit, tmp_path: Path) -> None
     require_space(tmp_path / "none" / "run.h5", 1000)
     with pytest.raises(RunFileError, match=r"run\.h5: recording needs about 2,000 PB while it is written"):
         require_space(tmp_path / "none" / "run.h5", 10**18)
+
+
+def test_a_frame_larger_than_memory_is_refused(circuit: Circuit) -> None:
+    way = plan(circuit, samples=[0] * 100, along={"real_time": "1 s", "every": "1 us"})
+    with pytest.raises(
+        CircuitError, match=r"record\.p: one frame takes 1\.2 GB, at most 1\.1 GB are put together"
+    ):
+        estimate_bytes([way], steps=9, epochs=3)
+
+
+CONDITIONS = {
+    "index < 2": [0, 1],
+    "index >= 1 and not name == 'right'": [1],
+    'name in ["left", "right"]': [0, 2],
+    "name not in ('left',) or index == 0": [0, 1, 2],
+    "0 < index <= 1": [1],
+    "(type == 'pyramidal') and (population == 'cells')": [0, 1, 2],
+    "index == -1 or index in [2, 7]": [2],
+}
+
+
+@pytest.mark.parametrize("text", CONDITIONS)
+def test_conditions_select(circuit: Circuit, text: str) -> None:
+    assert plan(circuit, where=text).unit_ids.tolist() == CONDITIONS[text]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "index", "index +", "index + 1 == 2", "f(index)", "index[0] == 1", "index if 1 else 2", "1", "'a'",
+     "name.upper == 1", "[i for i in index]", "lambda: 1", "index is 1", "name in 'left'", "name in []",
+     "(" * 300 + "1" + ")" * 300, "not " * 5000 + "index", "index == 1\0", "a := 1", "{index}", "index == 1; 1",
+     "index == 9**9**9", "f'{index}' == '1'", "name == b'left'", "index == 1j", "index == None", "...", "*index"],
+)  # fmt: skip
+def test_what_is_no_condition_is_refused(circuit: Circuit, text: str) -> None:
+    with pytest.raises((CircuitError, ValueError)):
+        plan(circuit, where=text)

@@ -51,8 +51,8 @@ def _write(path: Path, edit: Callable[[h5py.File], object]) -> None:
             "is an HDF5 file of another program, not a run file (format 'circuitlab-run')",
         ),
         (
-            lambda f: f.attrs.__setitem__("format_version", 2),
-            "has format version 2, this circuitlab reads up to 1; install a newer circuitlab",
+            lambda f: f.attrs.__setitem__("format_version", 3),
+            "has format version 3, this circuitlab reads up to 2; install a newer circuitlab",
         ),
         (lambda f: f.attrs.__setitem__("format_version", "x"), "is damaged: format version 'x'"),
         (lambda f: f.attrs.__setitem__("status", "x"), "is damaged: status 'x'"),
@@ -106,7 +106,7 @@ def test_other_kinds_of_file(tmp_path: Path, finished: Path) -> None:
     for path, message in (
         (text, "is not a run file: it is no HDF5 file"),
         (empty, "is not a run file: it is empty"),
-        (short, "is truncated or damaged: HDF5 cannot open it"),
+        (short, f"is truncated: {short.stat().st_size} bytes are left of {finished.stat().st_size - 56}"),
         (tmp_path, "is a folder; give the name of a run file in it"),
         (tmp_path / "none.h5", "there is no such file"),
     ):

@@ -45,16 +45,29 @@ def write_format(circuit: Circuit, kind: str, folder: str | Path, *, force: bool
     """
     if kind not in WRITERS:
         raise FormatError(f"no format '{kind}'; allowed: {', '.join(WRITERS)}.{suggestion(kind, WRITERS)}")
-    count = sum(len(p.edges if p.edges.rows is None else p.edges.rows) for p in circuit.projections.values())
-    need = count * BYTES[kind]
+    refuse_too_large(circuit, kind, folder)
+    with whole_folder(Path(folder), force) as place:
+        WRITERS[kind](circuit, place)
+
+
+def refuse_too_large(circuit: Circuit, kind: str, folder: str | Path) -> None:
+    """Refuse a circuit whose way into a format takes more memory than there is.
+
+    Raises:
+        FormatError: it does.
+    """
+    need = edge_rows(circuit) * BYTES[kind]
     if need > available_memory():
         leaner = ", ".join(each for each in BYTES if BYTES[each] < BYTES[kind])
         raise FormatError(
-            f"{folder}: {count:,} edges take about {gigabytes(need)} on their way to {kind}; "
+            f"{folder}: {edge_rows(circuit):,} edges take about {gigabytes(need)} on their way to {kind}; "
             f"{gigabytes(available_memory())} are available" + (f"; {leaner} take less" if leaner else "")
         )
-    with whole_folder(Path(folder), force) as place:
-        WRITERS[kind](circuit, place)
+
+
+def edge_rows(circuit: Circuit) -> int:
+    """How many rows of edges a file of the circuit has."""
+    return sum(len(p.edges if p.edges.rows is None else p.edges.rows) for p in circuit.projections.values())
 
 
 def read_foreign(files: Sequence[str | Path], options: Options | None = None) -> Imported:

@@ -11,7 +11,9 @@ from pathlib import Path
 
 from circuitlab.errors import FormatError
 
-OURS = ("circuit.yaml", "circuit_config.json", "circuit.graphml", "circuit.json")
+MARK = "circuitlab_export.json"
+"""What an export of recordings says of itself."""
+OURS = ("circuit.yaml", "circuit_config.json", "circuit.graphml", "circuit.json", MARK)
 """What lies in a folder that circuitlab wrote; no other folder is ever replaced."""
 
 

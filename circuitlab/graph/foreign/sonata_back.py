@@ -40,13 +40,18 @@ class NodesBack:
 
 @dataclass
 class EdgesBack:
-    """An edge population as it came, and the projections that it became."""
+    """An edge population as it came, and the projections that it became.
+
+    Args:
+        rows_of: row of every edge of each projection, [edge]; None where an edge stands for several.
+    """
 
     population: Population
     types: TypeTable | None
     projections: tuple[str, ...]
     file: str
     types_file: str | None
+    rows_of: Mapping[str, NDArray[np.int64] | None]
 
 
 def nodes_back(circuit: Circuit, origin: Mapping[str, Any]) -> dict[str, NodesBack]:
@@ -280,8 +285,20 @@ def _edges(
         ends=ends,
         nodes=sizes,
     )
+    row_of = np.empty(len(order), dtype=np.int64)
+    row_of[order] = np.arange(len(order))
+    begins = np.cumsum([0, *(len(part.weight) for part in parts)])
+    rows_of = {
+        p.name: row_of[begins[i] : begins[i + 1]] if p.edges.rows is None else None
+        for i, p in enumerate(projections)
+    }
     return EdgesBack(
-        population, types, tuple(p.name for p in projections), known["file"], known["types_file"]
+        population,
+        types,
+        tuple(p.name for p in projections),
+        known["file"],
+        known["types_file"],
+        rows_of,
     )
 
 

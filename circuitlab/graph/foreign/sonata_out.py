@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from circuitlab.errors import CircuitError, FormatError
 from circuitlab.graph import circuit as graph
 from circuitlab.graph.circuit import Circuit
 from circuitlab.graph.foreign.header import circuit_data, write_header
-from circuitlab.graph.foreign.sonata_back import NodesBack, edges_back, nodes_back
+from circuitlab.graph.foreign.sonata_back import EdgesBack, NodesBack, edges_back, nodes_back
 from circuitlab.graph.foreign.sonata_in import HEADER
 from circuitlab.graph.foreign.sonata_weights import row_weights
 from circuitlab.graph.foreign.sonata_write import Dataset, Population, write_population
@@ -34,16 +35,8 @@ def write_sonata(circuit: Circuit, folder: Path) -> None:
         FormatError: an attribute or name that SONATA cannot hold.
     """
     (folder / NETWORK).mkdir()
-    origin = (
-        circuit.origin if circuit.origin is not None and circuit.origin.get("format") == "sonata" else None
-    )
-    try:
-        nodes = {} if origin is None else nodes_back(circuit, origin)
-        edges = {} if origin is None else edges_back(circuit, origin, nodes)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise CircuitError(
-            f"origin: what is known of the SONATA files does not fit this circuit: {error!r}"
-        ) from error
+    nodes = _nodes_back(circuit)
+    edges = _edges_back(circuit, nodes)
     back = {part for each in nodes.values() for part in each.parts}
     back_edges = {name for each in edges.values() for name in each.projections}
     files = _Files(folder)
@@ -89,6 +82,66 @@ def write_sonata(circuit: Circuit, folder: Path) -> None:
     }
     write_header(folder / HEADER, data)
     files.write_config()
+
+
+def _origin(circuit: Circuit) -> Mapping[str, Any] | None:
+    """What is known of the SONATA files that a circuit came from, or None."""
+    return circuit.origin if circuit.origin is not None and circuit.origin.get("format") == "sonata" else None
+
+
+def _nodes_back(circuit: Circuit) -> dict[str, NodesBack]:
+    origin = _origin(circuit)
+    with _fits_origin():
+        return {} if origin is None else nodes_back(circuit, origin)
+
+
+def _edges_back(circuit: Circuit, nodes: Mapping[str, NodesBack]) -> dict[str, EdgesBack]:
+    origin = _origin(circuit)
+    with _fits_origin():
+        return {} if origin is None else edges_back(circuit, origin, nodes)
+
+
+@contextmanager
+def _fits_origin() -> Iterator[None]:
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise CircuitError(
+            f"origin: what is known of the SONATA files does not fit this circuit: {error!r}"
+        ) from error
+
+
+def node_places(circuit: Circuit) -> dict[str, tuple[str, np.ndarray | None]]:
+    """Of every population: the node population that it is written into, and its node ids.
+
+    Returns:
+        Ids of shape [unit]; None where they are the neurons' own numbers.
+    """
+    back = {
+        part: (each.population.name, each.ids_of[part].astype(np.int64))
+        for each in _nodes_back(circuit).values()
+        for part in each.parts
+    }
+    return {name: back.get(name, (name, None)) for name in circuit.populations}
+
+
+def edge_places(circuit: Circuit) -> dict[str, tuple[str, np.ndarray | None]]:
+    """Of every projection: the edge population that it is written into, and the edge id of each of its edges.
+
+    Returns:
+        Ids of shape [edge]; None where an edge stands for several rows of the file.
+    """
+    back = {
+        name: (each.population.name, rows)
+        for each in _edges_back(circuit, _nodes_back(circuit)).values()
+        for name, rows in each.rows_of.items()
+    }
+    own = {
+        name: (name, np.arange(len(p.edges), dtype=np.int64) if p.edges.rows is None else None)
+        for name, p in circuit.projections.items()
+        if name not in back
+    }
+    return back | own
 
 
 def _put_nodes(files: _Files, each: NodesBack) -> None:

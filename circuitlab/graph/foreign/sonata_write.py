@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitlab.errors import FormatError
+from circuitlab.graph.foreign.hdf5_out import writable
 from circuitlab.graph.foreign.sonata_tables import LIBRARY, TEXT, Column
 
 MAGIC, VERSION = np.uint32(0x0A7A), np.array([0, 1], dtype=np.uint32)
@@ -54,7 +55,7 @@ def write_population(path: Path, population: Population) -> None:
     if "/" in population.name or population.name in ("", "."):
         raise FormatError(f"{path}: '{population.name}' cannot be the name of a SONATA population; rename it")
     kind = population.kind
-    with h5py.File(path, "a") as file:
+    with writable(path) as file:
         file.attrs["magic"], file.attrs["version"] = MAGIC, VERSION
         group = file.create_group(f"{kind}s/{population.name}")
         types = population.type_ids
