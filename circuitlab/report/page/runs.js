@@ -89,7 +89,8 @@ page.parts.learning = (data) => {
         found.push(...traces(metric, plots.dashes[place], named));
       });
       if (present.length > 1 && data.conditions.length > 1) legend(found, present.map(([split]) => ({ train: "training" }[split] || split)));
-      const all = found.flatMap((trace) => trace.y).filter((y) => Number.isFinite(y));
+      const curves = found.filter((trace) => trace.meta !== "helper");
+      const all = curves.flatMap((trace) => trace.y).filter((y) => Number.isFinite(y));
       const highest = Math.max(...all);
       const y = plots.axis(label);
       if (share) y.tickformat = highest < 0.02 ? ".1%" : ".0%";
@@ -98,14 +99,14 @@ page.parts.learning = (data) => {
         Object.assign(y, plots.logarithmic(all));
       }
       // Chance level, before learning, would squeeze everything that follows into one line.
-      const learned = found.flatMap((trace) => trace.y.filter((_, at) => trace.x[at] > 0)).filter((v) => Number.isFinite(v));
+      const learned = curves.flatMap((trace) => trace.y.filter((_, at) => trace.x[at] > 0)).filter((v) => Number.isFinite(v));
       const lowest = learned.reduce((least, v) => Math.min(least, v), 1);
       const cut = key === "accuracy" && learned.length > 0 && lowest > 0.5 && Math.min(...all) < lowest - 0.1;
       if (cut) y.range = [lowest - 0.1 * (1 - lowest), 1.005];
       if (key === "loss") y.rangemode = "tozero";
       const first = present[0][1];
       const split = present.length > 1 ? `${present[0][0]} ` : "";
-      const below = cut ? ` Before learning ${page.number(100 * Math.min(...all), 3)}%, below the plot.` : "";
+      const below = cut ? " Before learning the curves lie below the plot." : "";
       const said = `Last, ${split}${key.replace("_", " ")}: ${ends(first, share)}.${below}`;
       plots.draw(`learning-${key}`, found, plots.layout(plots.axis(words[across([first])]), y), said);
     }
