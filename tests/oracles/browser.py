@@ -43,6 +43,7 @@ class Browser:
         options.add_argument("--disable-background-networking")
         options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
         self.driver = webdriver.Chrome(options=options, service=Service(programs[1]))
+        self.driver.set_script_timeout(120)
 
     def open(self, page: Path, size: tuple[int, int] = LAPTOP, dark: bool = False) -> None:
         """Open a page and wait until it has drawn everything."""
@@ -62,7 +63,7 @@ class Browser:
         """A script's value."""
         return self.driver.execute_script(script, *arguments)
 
-    def until(self, script: str, *arguments: Any, seconds: float = 20.0) -> None:
+    def until(self, script: str, *arguments: Any, seconds: float = 60.0) -> None:
         """Wait until a script says yes."""
         last = time.monotonic() + seconds
         while not self.run(script, *arguments):

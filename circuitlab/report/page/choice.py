@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitlab.errors import RunFileError
+from circuitlab.record.integrity import check_chunks
 from circuitlab.report.page.pack import packed_bytes
 
 MOST_AT_ONCE = 16_000_000
@@ -103,6 +104,7 @@ def _take(data: h5py.Dataset, at: tuple[slice, ...], places: Sequence[NDArray], 
     spans = [slice(int(kept[0]), int(kept[-1]) + 1) for kept in places]
     bytes_ = data.dtype.itemsize * np.prod([float(span.stop - span.start) for span in spans])
     if bytes_ <= MOST_AT_ONCE or not places:
+        check_chunks(data, (*at, *spans))
         block = data[(*at, *spans)]
         inner = [kept - kept[0] for kept in places]
         out[...] = block.reshape([span.stop - span.start for span in spans])[np.ix_(*inner)]
@@ -113,7 +115,9 @@ def _take(data: h5py.Dataset, at: tuple[slice, ...], places: Sequence[NDArray], 
         for low in range(int(kept[0]), int(kept[-1]) + 1, step):
             inside = (kept >= low) & (kept < low + step)
             if inside.any():
-                out[inside] = data[(*at, slice(low, low + step))].ravel()[kept[inside] - low]
+                part = slice(low, min(low + step, data.shape[-1]))
+                check_chunks(data, (*at, part))
+                out[inside] = data[(*at, part)].ravel()[kept[inside] - low]
         return
     for row, place in enumerate(places[0].tolist()):
         _take(data, (*at, slice(place, place + 1)), places[1:], out[row])

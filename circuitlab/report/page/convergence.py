@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from circuitlab.report.page.choice import evenly, take
-from circuitlab.report.page.pack import pack, text
+from circuitlab.report.page.pack import pack, packed_bytes, text
 from circuitlab.report.page.parts import Part, choice, controls, count, figure, paragraph
 from circuitlab.report.page.source import Recording, Source
 
@@ -101,7 +101,9 @@ def _entries(source: Source) -> list[dict[str, Any]]:
 def _add(found: dict[tuple[Any, ...], dict[str, Any]], source: Source, recording: Recording) -> None:
     axis = source.frames(recording)
     many = recording.shape["sample"]
-    frames, samples = evenly(len(recording.data), MOST_FRAMES), evenly(many, MOST_SAMPLES)
+    samples = evenly(many, MOST_SAMPLES)
+    room = int(0.03 * source.most_bytes) // packed_bytes(len(samples))
+    frames = evenly(len(recording.data), min(MOST_FRAMES, max(2, room)))
     ids = source.short(f"{recording.path}/sample_ids")
     if ids is not None and ids.shape == recording.data.shape:
         ids = ids[frames][:, samples]

@@ -47,7 +47,7 @@ def _one(source: Source, place: int, runs: str) -> str:
     else:
         svg = svg_of(source, f"circuit{place}-")
         label = text(f"Drawing of {name}")
-        drawn = f'<div class="drawing" role="region" tabindex="0" aria-label="{label}">{svg}</div>'
+        drawn = f'<div class="drawing" role="group" tabindex="0" aria-label="{label}">{svg}</div>'
     return title + drawn + fold("The circuit in words", _words(source))
 
 

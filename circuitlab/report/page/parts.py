@@ -91,7 +91,7 @@ def table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[object]]
         lines.append(f'<tr><th scope="row">{text(first)}</th>{cells}</tr>')
     name = f' id="{key}"' if key else ""
     return (
-        f'<div class="scroll" role="region" tabindex="0" aria-label="{text(caption)}"><table{name}>'
+        f'<div class="scroll" role="group" tabindex="0" aria-label="{text(caption)}"><table{name}>'
         f"<caption>{text(caption)}</caption><thead><tr>{head}</tr></thead>"
         f"<tbody>{''.join(lines)}</tbody></table></div>"
     )

@@ -105,7 +105,7 @@ const plots = (() => {
     const scroll = document.createElement("div");
     scroll.className = "scroll";
     scroll.tabIndex = 0;
-    scroll.setAttribute("role", "region");
+    scroll.setAttribute("role", "group");
     scroll.setAttribute("aria-label", `Numbers of ${page.byId(id).closest("figure").querySelector("h3").textContent}`);
     scroll.append(table);
     box.append(scroll);

@@ -89,7 +89,8 @@ page.parts.learning = (data) => {
         found.push(...traces(metric, plots.dashes[place], named));
       });
       if (present.length > 1 && data.conditions.length > 1) legend(found, present.map(([split]) => ({ train: "training" }[split] || split)));
-      const all = found.flatMap((trace) => trace.y).filter((y) => Number.isFinite(y));
+      const curves = found.filter((trace) => trace.meta !== "helper");
+      const all = curves.flatMap((trace) => trace.y).filter((y) => Number.isFinite(y));
       const highest = Math.max(...all);
       const y = plots.axis(label);
       if (share) y.tickformat = highest < 0.02 ? ".1%" : ".0%";
@@ -97,10 +98,16 @@ page.parts.learning = (data) => {
       if (key === "control_cost" && all.every((v) => v >= 0) && all.some((v) => v > 0)) {
         Object.assign(y, plots.logarithmic(all));
       }
+      // Chance level, before learning, would squeeze everything that follows into one line.
+      const learned = curves.flatMap((trace) => trace.y.filter((_, at) => trace.x[at] > 0)).filter((v) => Number.isFinite(v));
+      const lowest = learned.reduce((least, v) => Math.min(least, v), 1);
+      const cut = key === "accuracy" && learned.length > 0 && lowest > 0.5 && Math.min(...all) < lowest - 0.1;
+      if (cut) y.range = [lowest - 0.1 * (1 - lowest), 1.005];
       if (key === "loss") y.rangemode = "tozero";
       const first = present[0][1];
       const split = present.length > 1 ? `${present[0][0]} ` : "";
-      const said = `Last, ${split}${key.replace("_", " ")}: ${ends(first, share)}.`;
+      const below = cut ? " Before learning the curves lie below the plot." : "";
+      const said = `Last, ${split}${key.replace("_", " ")}: ${ends(first, share)}.${below}`;
       plots.draw(`learning-${key}`, found, plots.layout(plots.axis(words[across([first])]), y), said);
     }
     const name = page.options("learning-metric", data.names.map((metric) => ({ value: metric, text: metric.replaceAll("_", " ") })), true);
@@ -145,13 +152,17 @@ page.parts.weights = (data) => {
         plots.axis(`row of ${projection.source}`, { autorange: "reversed", scaleanchor: "x", constrain: "domain", showgrid: false }), { showlegend: false },
       ), said);
     }
+    // Few synapses stand side by side under their names, many at the places of their senders.
+    const few = values.length <= 30;
+    const x = few ? senders.map((_, place) => place) : senders;
+    const across = plots.axis(`neuron of ${projection.source}`, few
+      ? { range: [-0.6, Math.max(4, values.length) - 0.4], tickvals: x, ticktext: senders.map((sender) => projection.source_names[sender] || String(sender)) }
+      : { range: [-0.6, projection.sources - 0.4], tickformat: "d" });
+    const lowest = values.some((value) => value < 0) ? -1.05 * limit : 0;
     return plots.draw(id, [{
-      type: "bar", x: senders, y: values, name: "weight", text: names, textposition: "none", marker: { color: values.map((v) => page.colour(v < 0 ? "basal" : "soma")), line: { width: 0 } },
+      type: "bar", x, y: values, name: "weight", text: names, textposition: "none", meta: "samples", marker: { color: values.map((v) => page.colour(v < 0 ? "basal" : "soma")), line: { width: 0 } },
       hovertemplate: "from %{text}<br>%{y:.4g}<extra></extra>",
-    }], plots.layout(
-      plots.axis(`neuron of ${projection.source}`, { range: [-0.6, projection.sources - 0.4], tickformat: "d" }), plots.axis("weight (dimensionless)", { range: [-1.05 * limit, 1.05 * limit] }),
-      { showlegend: false, bargap: 0.1 },
-    ), said);
+    }], plots.layout(across, plots.axis("weight (dimensionless)", { range: [lowest, 1.05 * limit] }), { showlegend: false, bargap: 0.1 }), said);
   }
 
   function draw() {

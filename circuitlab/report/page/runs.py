@@ -10,7 +10,7 @@ from pathlib import Path
 from circuitlab.errors import RunFileError
 from circuitlab.record.reader import Run, open_run
 from circuitlab.report.page.choice import Limits
-from circuitlab.report.page.conditions import Condition, conditions, labels
+from circuitlab.report.page.conditions import LEARNING, Condition, conditions, labels
 from circuitlab.report.page.convergence import convergence
 from circuitlab.report.page.diagnosis import diagnosis
 from circuitlab.report.page.document import check_place, document, write_page
@@ -82,7 +82,7 @@ def report(runs: Sequence[Run], options: Options | None = None) -> str:
     names = list(dict.fromkeys(str(s.experiment.get("experiment") or s.run.path.stem) for s in sources))
     parts = [part for make in PARTS.values() if (part := make(sources, found)) is not None]
     about = count(len(runs), "run")
-    if len(runs) > 1:
+    if len(runs) > 1 and all(kind in LEARNING for kind in kinds):
         about += f", {count(len(found), 'condition')}"
     return document(", ".join(names[:3]) + (" and others" if len(names) > 3 else ""), parts, about=about)
 

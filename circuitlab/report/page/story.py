@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from circuitlab.report.page.pack import text
@@ -134,7 +135,9 @@ def _asked(source: Source) -> str:
         return f"What the theory asks, measured under {how}. {conclusion}".strip()
     learn, data = _inner(experiment, "learn"), _inner(experiment, "data")
     rule = str(learn.get("rule") or "an unnamed rule").replace("_", " ")
-    parts = [f"It learned {data.get('name', 'its data')} by {rule}"]
+    samples = data.get("name", "its data")
+    samples = Path(str(data.get("train", "its data"))).name if samples == "file" else samples
+    parts = [f"It learned {samples} by {rule}"]
     if "control" in rule and how.strip():
         parts.append(f"control by {how}")
     return ", ".join(parts) + f"; {_progress(source, learn)}, seed {experiment.get('seed', '?')}."
