@@ -207,7 +207,7 @@ def read(file: h5py.File) -> tuple[dict[str, Any], dict[str, int]]:
     Raises:
         ValueError, KeyError, OSError: its bytes are damaged.
     """
-    group = file.get("checkpoint")
+    group: Any = file.get("checkpoint")
     if group is None or ("current" not in group and "tree" not in group):
         return {}, {}
     if "current" not in group:  # of format version 1

@@ -194,7 +194,9 @@ class RunWriter(Publishing):
         Raises:
             RunFileError: shape or type differ from the first frame's.
         """
-        self._extend(path, as_array(value, path)[None], units, description, attributes)
+        plain = isinstance(value, np.ndarray) and value.dtype.kind in "biufc"
+        frame = value if plain else as_array(value, path)  # copied where it is kept
+        self._extend(path, frame[None], units, description, attributes)
 
     def extend(self, path: str, rows: Any, *, units: str, description: str, **attributes: Any) -> None:
         """Adds several frames to the end of a dataset, shape [frame, ...]; otherwise as `append`."""

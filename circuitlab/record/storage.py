@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 import h5py
 import numpy as np
-from h5py import h5a, h5f, h5fd, h5p
+from h5py import h5a, h5f, h5fd, h5p  # type: ignore[attr-defined]
 
 from circuitlab.errors import RunFileError
 from circuitlab.record.chunks import shape_of_chunks

@@ -212,7 +212,7 @@ class Publishing:
         if not self._resumed or path in self._whole or path in self._attributes:
             return False
         with self.path.open("rb") as raw, h5py.File(raw, "r") as file:
-            item = file.get(path)
+            item: Any = file.get(path)
             if not isinstance(item, h5py.Group if value is None else h5py.Dataset):
                 return False
             if not same_attributes(item, attributes):
