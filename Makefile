@@ -61,7 +61,7 @@ $(VENV)/bin/python:
 # torch first and alone: it is by far the largest, and everything else then finds it in place.
 $(VENV)/run.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) torch
-	$(PIP) -e .
+	$(PIP) -e ".[all]"
 	touch $@
 
 $(ORACLES)/stamp: | $(VENV)/bin/python

@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 
 _LAZY = {
     "module": ("circuitlab.dynamics.module", "ModuleSystem"),
+    "open": ("circuitlab.record.reader", "open_run"),
     "load": ("circuitlab.record.circuits", "load"),
     "export": ("circuitlab.graph.foreign.formats", "write_format"),
     "rewired": ("circuitlab.graph.nulls", "rewired"),

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import importlib
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 
 
 class CircuitlabError(Exception):
@@ -59,6 +62,40 @@ class NotConvergedError(CircuitlabError):
 
 class ProcessError(CircuitlabError):
     """A run on many processes cannot go on because of another process; without text where that one tells of it."""
+
+
+class MissingLibraryError(CircuitlabError):
+    """Something was asked for that needs a library which is not installed; the text says how to install it."""
+
+
+def needs(library: str, *, extra: str, what: str) -> ModuleType:
+    """Import a library that only some commands need, without the warnings of its own imports.
+
+    Args:
+        library: the module to import, such as `plotly` or `torch.utils.tensorboard`.
+        extra: the group of `pip install "circuitlab[...]"` that brings it.
+        what: what asks for it, as the user typed it: `circuitlab report`.
+
+    Returns:
+        The module.
+
+    Raises:
+        MissingLibraryError: it is not installed, or its installation is broken.
+    """
+    how = f'install it with: pip install "circuitlab[{extra}]"'
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return importlib.import_module(library)
+    except ModuleNotFoundError as error:
+        raise MissingLibraryError(
+            f"{what} needs {error.name or library}, which is not installed; {how}"
+        ) from error
+    except ImportError as error:
+        reason = str(error).strip().splitlines()
+        raise MissingLibraryError(
+            f"{what} needs {library}, which cannot be imported: {reason[0] if reason else 'no reason given'}; {how}"
+        ) from error
 
 
 def suggestion(word: str, allowed: Iterable[str]) -> str:

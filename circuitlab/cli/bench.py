@@ -255,6 +255,44 @@ def train(
     _report("train", options, count, lambda: measured.run(settings), json, markdown, plot)
 
 
+@bench.command()
+def recording(
+    experiment: Experiment = None,
+    population: Annotated[str, typer.Option(help="Population recorded from.")] = "recurrent",
+    neurons: Annotated[int, typer.Option(min=1, help="Neurons recorded.")] = 200,
+    pairs: Annotated[int | None, typer.Option(min=1, help="Stretches with and without; 40.")] = None,
+    stretch: Annotated[int | None, typer.Option(min=1, help="Updates in a stretch; 100.")] = None,
+    lengths: Annotated[
+        tuple[int, int] | None, typer.Option(help="Updates of two runs whose memory is compared; 500 5000.")
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Where run files are written, and removed again.")
+    ] = None,
+    seed: Seed = 0,
+    threads: OneThread = 1,
+    short: Short = False,
+    json: Json = None,
+    markdown: Markdown = None,
+) -> None:
+    """What recording soma, basal and apical of many neurons at every update costs, in time and in memory."""
+    from circuitlab.bench import recording as measured
+    from circuitlab.bench.nets import shipped
+
+    settings = measured.Settings(
+        experiment or shipped("mnist_recurrent.yaml"),
+        population,
+        neurons,
+        stretch or (20 if short else 100),
+        pairs or (4 if short else 40),
+        lengths or ((50, 300) if short else (500, 5000)),
+        seed,
+        threads,
+        folder,
+    )
+    options = {"neurons": neurons, "pairs": settings.pairs, "stretch": settings.stretch, "seed": seed}
+    _report("recording", options, threads, lambda: measured.run(settings), json, markdown, None)
+
+
 def _threads(asked: int | None) -> int:
     from circuitlab.bench.machine import cores
 

@@ -41,6 +41,23 @@ def console() -> Console:
     return terminal if terminal.is_terminal else Console(highlight=False, width=PIPED_WIDTH)
 
 
+def sound(file: Path | None, *, state: bool = False) -> None:
+    """Refuse a run file that is damaged or none before anything large is loaded; None is no file.
+
+    Args:
+        state: whether its checkpoint is wanted.
+
+    Raises:
+        RunFileError: one line.
+    """
+    from circuitlab.record.reader import open_run
+
+    if file is not None:
+        with open_run(file) as run:
+            if state:
+                run.checkpoint()
+
+
 def say(text: str) -> None:
     """Print a line as it is: no wrapping, no markup."""
     typer.echo(text)

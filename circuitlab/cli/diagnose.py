@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from circuitlab.cli.common import AllowOutside, AsJson, console, print_json, say, table
+from circuitlab.cli.common import AllowOutside, AsJson, console, print_json, say, sound, table
 from circuitlab.cli.run import Overrides
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def diagnose(
 
     In float64 unless --set dtype=... says otherwise. docs/theory.md says how to read the table.
     """
+    sound(weights, state=snapshot is None)
     from circuitlab.experiment.diagnose import diagnose as measure
     from circuitlab.experiment.diagnose import write
     from circuitlab.record.place import refuse_existing

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from circuitlab.cli.common import AllowOutside, AsJson, console, print_json, say
+from circuitlab.cli.common import AllowOutside, AsJson, console, print_json, say, sound
 
 if TYPE_CHECKING:
+    from circuitlab.experiment.repeat import Repeat
     from circuitlab.experiment.training import Prepared
     from circuitlab.learn.parallel import Group
     from circuitlab.learn.train import Trainer
@@ -33,7 +34,15 @@ SAME_SIGNAL = 2.0
 
 
 def run(
-    file: Annotated[Path, typer.Argument(metavar="EXPERIMENT", help="The experiment's YAML file.")],
+    file: Annotated[
+        Path | None, typer.Argument(metavar="[EXPERIMENT]", help="The experiment's YAML file.")
+    ] = None,
+    from_: Annotated[
+        Path | None,
+        typer.Option(
+            "--from", metavar="RUN.h5", help="Repeat the run of this file, from what the file holds."
+        ),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -54,21 +63,38 @@ def run(
     Ctrl-C stops after the present step and leaves a run that --resume continues, to the same numbers.
     """
     from circuitlab.errors import RunFileError
+
+    if (file is None) == (from_ is None):
+        raise typer.BadParameter("give an EXPERIMENT, or --from RUN.h5")
+    for given in (from_, output if resume else None):
+        if given is not None and (given == from_ or given.exists()):
+            sound(given, state=given != from_)
     from circuitlab.learn.parallel import joined
     from circuitlab.spec.experiment import load_experiment
 
     with joined() as group:
         if resume and overwrite:
             raise RunFileError("--resume continues a run file and --overwrite replaces it; give one of them")
-        spec = load_experiment(file, overrides or (), allow_outside=allow_outside)
+        again = None
+        if file is not None:
+            spec = load_experiment(file, overrides or (), allow_outside=allow_outside)
+        else:
+            from circuitlab.experiment.repeat import repeat
+
+            assert from_ is not None
+            again = repeat(from_, overrides or (), allow_outside=allow_outside)
+            spec = again.spec
         path = output if output is not None else _default(spec.experiment, resume)
-        _train(spec, path, group, resume=resume, overwrite=overwrite, as_json=as_json, quiet=quiet)
+        if from_ is not None and path.exists() and path.samefile(from_):
+            raise RunFileError(f"{path}: is the run to repeat; give another -o")
+        _train(spec, path, group, again, resume=resume, overwrite=overwrite, as_json=as_json, quiet=quiet)
 
 
 def _train(
     spec: ExperimentSpec,
     path: Path,
     group: Group,
+    again: Repeat | None,
     *,
     resume: bool,
     overwrite: bool,
@@ -81,7 +107,7 @@ def _train(
 
     if group.leads and not resume:
         refuse_existing(path, str(path), overwrite)
-    prepared = prepare(spec, group)
+    prepared = prepare(spec, group) if again is None else again.prepare(group)
     report = Report(prepared, silent=as_json or not group.leads, bars=group.leads and not (quiet or as_json))
     started = time.monotonic()
     try:

@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from circuitlab.cli.common import AllowOutside, AsJson, CircuitFile, Scale, console, print_json, say, table
+from circuitlab.cli.common import (
+    AllowOutside,
+    AsJson,
+    CircuitFile,
+    Scale,
+    console,
+    print_json,
+    say,
+    sound,
+    table,
+)
 from circuitlab.cli.run import Overrides
 
 if TYPE_CHECKING:
@@ -102,6 +112,7 @@ def simulate(
     Delays of projections and noise of populations act here, as nowhere else. Times are in ms, all else has no unit. In
     float64 unless --set dtype=float32. Ctrl-C leaves a file with every frame so far (docs/simulation.md).
     """
+    sound(weights)
     from circuitlab.errors import CircuitError
     from circuitlab.experiment.simulate import times, write
     from circuitlab.experiment.simulate_arrays import unlabelled

@@ -57,11 +57,14 @@ class Assembled:
     testing: Task
 
 
-def assemble(spec: ExperimentSpec, device_name: str | None = None) -> Assembled:
+def assemble(
+    spec: ExperimentSpec, device_name: str | None = None, circuit: Circuit | None = None
+) -> Assembled:
     """Build, compile and control the circuit of an experiment.
 
     Args:
         device_name: the device of this process, where it is another than the experiment's.
+        circuit: the circuit as it was drawn and manipulated, where it is not to be drawn anew.
 
     Raises:
         CircuitlabError: the circuit cannot be built, does not fit into memory, or the device is not there.
@@ -69,7 +72,8 @@ def assemble(spec: ExperimentSpec, device_name: str | None = None) -> Assembled:
     device = torch_device(device_name or spec.device, spec.dtype)
     if spec.threads is not None:
         torch.set_num_threads(spec.threads)
-    circuit = manipulated(build(spec.circuit, spec.seed), spec)
+    if circuit is None:
+        circuit = manipulated(build(spec.circuit, spec.seed), spec)
     compiled = CompiledCircuit(circuit, DTYPES[spec.dtype]).to(device)
     plain = CircuitSystem(compiled)
     system, tested = (
@@ -206,7 +210,14 @@ def begin_file(assembled: Assembled, path: str | Path, *, command: str, overwrit
         circuit_yaml=yaml_text(spec.circuit.resolved()),
         experiment_yaml=yaml_text(spec.resolved()),
         code=loss_code(spec),
-        attributes={"command": command, "seed": spec.seed, "device": spec.device, "native": native.about()},
+        attributes={
+            "command": command,
+            "seed": spec.seed,
+            "device": spec.device,
+            "native": native.about(),
+            "threads": torch.get_num_threads(),
+            "folder": str(spec.folder.absolute()),
+        },
         overwrite=overwrite,
     )
 

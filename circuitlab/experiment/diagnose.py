@@ -119,8 +119,11 @@ def load_weights(assembled: Assembled, pathway: Pathway, path: Path, snapshot: i
                 raise RunFileError(
                     f"{path}: holds no weights after learning; give the file of a training run"
                 )
-            own, feedback = state["parameters"], state.get("feedback", {})
-            words = f"{path}, after {state['progress']['step']} updates"
+            try:
+                own, feedback = dict(state["parameters"]), dict(state.get("feedback", {}))
+                words = f"{path}, after {int(state['progress']['step'])} updates"
+            except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+                raise RunFileError(f"{path}: its checkpoint is not that of a training run") from error
         else:
             own, feedback, words = _snapshot(assembled, pathway, run, path, snapshot)
     targets = {

@@ -24,11 +24,13 @@ from circuitlab.experiment.assemble import (
     yaml_text,
 )
 from circuitlab.experiment.control import feedback_rule, interneuron_rule
+from circuitlab.experiment.fingerprints import fingerprints
 from circuitlab.experiment.recording import Recording
 from circuitlab.experiment.settled import bounds, schedules
 from circuitlab.experiment.size import size_of
 from circuitlab.experiment.trajectories import with_time_steps
 from circuitlab.experiment.users_loss import loss_code
+from circuitlab.graph.circuit import Circuit
 from circuitlab.graph.streams import stream
 from circuitlab.learn.base import LearningRule
 from circuitlab.learn.evaluate import Split
@@ -80,26 +82,27 @@ class Prepared:
     size: Size = NOTHING
 
 
-def prepare(spec: ExperimentSpec, group: Group = ALONE) -> Prepared:
+def prepare(spec: ExperimentSpec, group: Group = ALONE, circuit: Circuit | None = None) -> Prepared:
     """Load the data, build the circuit and make the trainer of an experiment.
 
     Args:
         group: the processes that share the run; every one of them prepares all of it.
+        circuit: the circuit as it was drawn and manipulated, where it is not to be drawn anew.
 
     Raises:
         CircuitlabError: whatever is wrong with the experiment, its data or its circuit.
     """
     try:
-        return _prepare(spec, group)
+        return _prepare(spec, group, circuit)
     except (CircuitError, DataError) as error:
         raise type(error)(spec.located(str(error))) from error
 
 
-def _prepare(spec: ExperimentSpec, group: Group) -> Prepared:
+def _prepare(spec: ExperimentSpec, group: Group, circuit: Circuit | None) -> Prepared:
     assert spec.data is not None, "experiment files are refused without data"
     dataset = load(spec.data, spec.folder, generator=stream(spec.seed, "validation"), dtype=spec.dtype)
     assignment = assign(dataset, spec.circuit.populations, spec.data.inputs, spec.data.targets)
-    assembled = assemble(spec, group.device(spec.device))
+    assembled = assemble(spec, group.device(spec.device), circuit)
     compiled, learn = assembled.compiled, spec.learn
     parts = {name: dataset.split(name) for name in ("train", "validation", "test")}
     splits = {name: _split(assembled, part.arrays, assignment) for name, part in parts.items() if len(part)}
@@ -254,7 +257,12 @@ def train(
     with writer or nullcontext():
         restored = group.from_first(lambda: restored)
         if restored:
-            trainer.restore(restored)
+            try:
+                trainer.restore(restored)
+            except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+                raise RunFileError(
+                    f"{path}: its checkpoint does not fit this run; start the run anew"
+                ) from error
         if writer is not None:
             writer.attributes(
                 "training",
@@ -262,6 +270,7 @@ def train(
                 solver_reason=prepared.solver_reason,
                 data=prepared.dataset.name,
                 processes=group.size,
+                **fingerprints(prepared.dataset, spec),
             )
             recording = Recording(
                 writer,

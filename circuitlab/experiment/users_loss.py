@@ -56,4 +56,4 @@ def digest(text: str) -> str:
 
 
 def _text(spec: ExperimentSpec, file: str) -> str:
-    return (spec.folder / file).read_text(encoding="utf-8")
+    return spec.code[file] if file in spec.code else (spec.folder / file).read_text(encoding="utf-8")

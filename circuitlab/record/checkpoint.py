@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import struct
 import zlib
+from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
 from circuitlab.errors import RunFileError
+from circuitlab.record.journal import PLACE, PLACE_SIZE
 from circuitlab.record.storage import link_name
-from circuitlab.record.transaction import PLACE, PLACE_SIZE
 
 _SLOTS = ("state_0", "state_1")
+_TRIES = 5
 _CURRENT = struct.Struct("<QQQII")  # number, place, length, checksum, checksum of these
 _STATE = {
     "units": "none",
@@ -70,7 +72,12 @@ def freeze(tree: Any) -> tuple[str, dict[str, np.ndarray]]:
 
 
 def thaw(text: str, arrays: Any) -> Any:
-    """Puts together what `freeze` took apart; `arrays[name][()]` gives the arrays."""
+    """Puts together what `freeze` took apart; `arrays[name][()]` gives the arrays.
+
+    Raises:
+        ValueError: it is nothing that `freeze` makes.
+    """
+    used: set[str] = set()
 
     def build(node: Any) -> Any:
         if isinstance(node, list):
@@ -81,6 +88,9 @@ def thaw(text: str, arrays: Any) -> Any:
                 return {key: build(value) for key, value in content}
             if kind == "tuple":
                 return tuple(build(item) for item in content)
+            if kind not in ("array", "scalar") or not isinstance(content, str) or content in used:
+                raise ValueError("no tree of a checkpoint")
+            used.add(content)
             value = arrays[content][()]
             return np.asarray(value) if kind == "array" else np.asarray(value)[()]
         return node
@@ -197,19 +207,34 @@ def read(file: h5py.File) -> tuple[dict[str, Any], dict[str, int]]:
     Raises:
         ValueError, KeyError, OSError: its bytes are damaged.
     """
-    group = file.get("checkpoint")
+    group: Any = file.get("checkpoint")
     if group is None or ("current" not in group and "tree" not in group):
         return {}, {}
     if "current" not in group:  # of format version 1
         return thaw(group["tree"][()].decode("ascii"), group["state"]), json.loads(group["lengths"][()])
+    try:
+        return _state(file)
+    except (ValueError, OSError):
+        # a writer may have kept two newer states meanwhile; what HDF5 remembers of the file is of no use then
+        path = Path(file.filename)
+        if not path.is_file():
+            raise
+        for attempt in range(_TRIES):
+            try:
+                with path.open("rb") as raw, h5py.File(raw, "r") as again:
+                    return _state(again)
+            except (ValueError, OSError):
+                if attempt == _TRIES - 1:
+                    raise
+        raise
+
+
+def _state(file: h5py.File) -> tuple[dict[str, Any], dict[str, int]]:
     number, which, size, checksum = _current(file)
     if number == 0:
         return {}, {}
-    slot = group[_SLOTS[which]]
-    if size > len(slot):
-        raise ValueError("the checkpoint is longer than its place")
-    data = slot[:size].tobytes()
-    if zlib.crc32(data) != checksum:
+    data = np.asarray(file[f"checkpoint/{_SLOTS[which]}"][:size]).tobytes()  # type: ignore[index]
+    if len(data) != size or zlib.crc32(data) != checksum:
         raise ValueError("the checkpoint's checksum does not fit")
     return _unpack(data)
 

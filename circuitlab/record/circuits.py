@@ -6,25 +6,31 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import unquote
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
-from ruamel.yaml import YAML
 
 from circuitlab.errors import FormatError, RunFileError
 from circuitlab.graph.circuit import Circuit, Noise, Population, Projection
 from circuitlab.graph.edges import Edges, Rows
 from circuitlab.graph.foreign.formats import HDF5, read_foreign
-from circuitlab.record.reader import FORMAT, HDF5_SIGNATURE, Run, open_run
+from circuitlab.record import superblock
+from circuitlab.record.examine import is_marked
+from circuitlab.record.reader import Run, open_run
+from circuitlab.record.storage import link_name
 from circuitlab.record.weights import recorded, snapshot_count, weights_at
+from circuitlab.spec.populations import Activation, PopulationType
+from circuitlab.spec.projections import Site
 
 WEIGHTS = ("initial", "final")
 _NODE_FIELDS = ("bias", "name", "x", "y", "z")
 _EDGE_FIELDS = ("syn_weight", "multiplicity", "parameter_index")
 _ROW_FIELDS = ("edge", "syn_weight", "multiplicity")
+_WRONG = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, AssertionError)
+"""What comes of parts that are missing or of another form."""
 
 
 def load(*files: str | Path, weights: str = "final") -> Circuit:
@@ -51,12 +57,10 @@ def is_run_file(path: Path) -> bool:
         return False
     try:
         with path.open("rb") as file:
-            if file.read(len(HDF5_SIGNATURE)) != HDF5_SIGNATURE:
-                return False
-        with h5py.File(path, "r", locking=False) as file:
-            return file.attrs.get("format") == FORMAT
+            head = file.read(superblock.SIZE)
     except OSError:
         return False
+    return superblock.is_superblock(head) and is_marked(path)
 
 
 def circuit_of_run(path: Path, weights: str = "final") -> Circuit:
@@ -71,11 +75,77 @@ def circuit_of_run(path: Path, weights: str = "final") -> Circuit:
     if weights not in WEIGHTS:
         raise RunFileError(f"{path}: no weights '{weights}'; allowed: {', '.join(WEIGHTS)}")
     with open_run(path) as run:
+        circuit = initial_circuit(run)
         try:
-            circuit = _initial(run)
             return circuit if weights == "initial" else _with_snapshot(run, circuit)
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-            raise RunFileError(f"{path}: /nodes or /edges is damaged: {error!r}") from error
+        except _WRONG as error:
+            raise RunFileError(f"{path}: /weights is damaged: {_said(error)}") from error
+
+
+def initial_circuit(run: Run) -> Circuit:
+    """The circuit as a run began: with its manipulations, its connections and initial weights as they were drawn.
+
+    Raises:
+        RunFileError: /nodes, /edges or /spec/circuit is damaged.
+    """
+    try:
+        circuit = _initial(run)
+        _check(circuit)
+        return circuit
+    except _WRONG as error:
+        raise RunFileError(f"{run.path}: /nodes or /edges is damaged: {_said(error)}") from error
+
+
+def _said(error: Exception) -> str:
+    """The first line of what Python said."""
+    text = str(error).strip() or type(error).__name__
+    return (
+        f"{text.splitlines()[0][:200]} is missing"
+        if isinstance(error, KeyError)
+        else text.splitlines()[0][:200]
+    )
+
+
+def _known(what: str, value: str, allowed: Any) -> None:
+    if value not in get_args(allowed):
+        raise ValueError(f"{what} '{value[:40]}' is none of {', '.join(get_args(allowed))}")
+
+
+def _check(circuit: Circuit) -> None:
+    """Sizes that fit together, and edges between neurons that are there: what compiled loops rely on."""
+    for name, p in circuit.populations.items():
+        _known(f"population {name}: type", p.type, PopulationType)
+        _known(f"population {name}: activation", p.activation, Activation)
+        if p.size < 0 or p.sign not in (None, "excitatory", "inhibitory") or not 0 < p.tau_ms < np.inf:
+            raise ValueError(f"population {name}: size, sign or tau_ms is none")
+        for what, values in (("bias", p.bias), ("names", p.names), ("positions", p.positions)):
+            if values is not None and len(values) != p.size:
+                raise ValueError(f"population {name}: {len(values)} {what} for {p.size} neurons")
+    for name, p in circuit.projections.items():
+        _known(f"projection {name}: site", p.site, Site)
+        if (
+            p.carries not in ("rate", "burst")
+            or p.kind not in ("chemical", "electrical")
+            or not p.delay_ms >= 0
+        ):
+            raise ValueError(f"projection {name}: carries, kind or delay_ms is none")
+        edges, ends = p.edges, {"source": p.source, "target": p.target}
+        for side, ids in (("source", edges.source), ("target", edges.target)):
+            size = circuit.populations[ends[side]].size
+            if ids.ndim != 1 or len(ids) != len(edges.weight) or len(ids) != len(edges.multiplicity):
+                raise ValueError(f"projection {name}: its columns have different lengths")
+            if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < size:
+                raise ValueError(
+                    f"projection {name}: a {side} is not among the {size} neurons of {ends[side]}"
+                )
+        place = edges.target.astype(np.int64) * circuit.populations[p.source].size + edges.source
+        if (np.diff(place) <= 0).any():
+            raise ValueError(f"projection {name}: edges are not sorted by target, then source")
+        if not np.isfinite(edges.weight).all():
+            raise ValueError(f"projection {name}: weights that are no numbers")
+        index = edges.parameter_index
+        if index is not None and index.size and (index.shape != ids.shape or int(index.min()) < 0):
+            raise ValueError(f"projection {name}: parameter_index does not fit its edges")
 
 
 def snapshots(path: Path) -> int:
@@ -89,7 +159,7 @@ def snapshots(path: Path) -> int:
 
 
 def _initial(run: Run) -> Circuit:
-    spec: Any = YAML(typ="safe", pure=True).load(run.circuit_yaml)
+    spec: Any = run.specification("circuit")
     nodes, edges = (_groups(run, kind) for kind in ("nodes", "edges"))
     origin = json.loads(str(run.read("spec/origin"))) if "spec/origin" in run.datasets else None
     return Circuit(
@@ -183,8 +253,7 @@ def _projection(run: Run, name: str, path: str, asked: Mapping[str, Any]) -> Pro
     weight, index = run.read(f"{path}/0/syn_weight"), _optional(run, f"{path}/0/parameter_index")
     parameters = None
     if index is not None:
-        parameters = np.zeros(int(index.max()) + 1 if index.size else 0)
-        parameters[index] = weight
+        parameters = _parameters(run, name, weight, index)
     geometry = json.loads(said["geometry"]) if "geometry" in said else None
     rows = None
     if f"{path}/rows/edge" in run.datasets:
@@ -217,6 +286,20 @@ def _projection(run: Run, name: str, path: str, asked: Mapping[str, Any]) -> Pro
         kind=str(said.get("kind", "chemical")),
         delay_ms=float(said.get("delay_ms", 0.0)),
     )
+
+
+def _parameters(run: Run, name: str, weight: NDArray, index: NDArray) -> NDArray:
+    """Shared weights [parameter]; those that no edge uses are in the snapshots alone."""
+    count = int(index.max()) + 1 if index.size else 0
+    if count > 16 * max(1, index.size) + 4096:
+        raise ValueError(f"projection {name}: {count} shared weights for {index.size} edges")
+    parameters = np.zeros(count)
+    if link_name(name) in recorded(run) and snapshot_count(run, name):
+        first = weights_at(run, name, 0)
+        if first.ndim == 1 and len(first) > count:
+            parameters = first.astype(np.float64)
+    parameters[index] = weight
+    return parameters
 
 
 def _with_snapshot(run: Run, circuit: Circuit) -> Circuit:

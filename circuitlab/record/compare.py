@@ -11,9 +11,9 @@ import numpy as np
 from circuitlab.record import checkpoint as checkpoints
 from circuitlab.record.reader import open_run
 
-IGNORED = ("created", "command", "native")
-"""Root attributes that say when and how a run was started, and by which build of the compiled loops: its text names the
-OpenMP library that the process had loaded, on which no number depends."""
+IGNORED = ("created", "command", "native", "folder")
+"""Root attributes that say when, where and how a run was started, and by which build of the compiled loops: its text
+names the OpenMP library that the process had loaded, on which no number depends."""
 
 
 def _same(first: Any, second: Any) -> bool:

@@ -2,35 +2,37 @@
 
 from __future__ import annotations
 
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
 
-from circuitlab.errors import RunFileError, suggestion
+from circuitlab.errors import CircuitlabError, RunFileError, suggestion
 from circuitlab.record import checkpoint as checkpoints
+from circuitlab.record.examine import DAMAGE, FORMAT, FORMAT_VERSION, STATUSES, examine
+from circuitlab.record.integrity import SIGNATURE as HDF5_SIGNATURE
+from circuitlab.record.integrity import check_bytes, check_chunks
 from circuitlab.record.lock import is_held
 from circuitlab.record.recovery import recover
+from circuitlab.record.storage import verify
 
-FORMAT = "circuitlab-run"
-FORMAT_VERSION = 2
-STATUSES = ("running", "complete", "interrupted", "failed")
-HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+if TYPE_CHECKING:
+    import xarray as xr
 
-_DAMAGE = (
-    OSError,
-    RuntimeError,
-    KeyError,
-    ValueError,
-    TypeError,
-    UnicodeError,
-    AttributeError,
-    OverflowError,
-)
-"""What h5py raises on broken bytes."""
+__all__ = ["FORMAT", "FORMAT_VERSION", "HDF5_SIGNATURE", "STATUSES", "Run", "Table", "open_run"]
+
+LARGEST_SPEC = 100_000
+"""Values in a circuit or experiment file at most."""
+TRIES = 5
+"""How often a file that is being written is looked at before what seems wrong counts as wrong."""
+LARGE = 100 * 1024 * 1024
+"""Bytes from which a dataset that is nearly nothing on the disk is not read at once."""
 
 
 @dataclass(frozen=True)
@@ -44,19 +46,69 @@ class Table:
     description: str
 
 
+class Datasets(Mapping[str, h5py.Dataset]):
+    """The datasets of a file by their paths without leading slash, in the order of the paths, opened when asked for."""
+
+    def __init__(self, path: Path, file: h5py.File, names: Iterable[str]) -> None:
+        self._path, self._file = path, file
+        self._items: dict[str, h5py.Dataset | None] = dict.fromkeys(names)
+
+    def __getitem__(self, name: str) -> h5py.Dataset:
+        item = self._items[name]
+        if item is None:
+            try:
+                item = self._file[name]
+                assert isinstance(item, h5py.Dataset)
+            except DAMAGE as error:
+                raise RunFileError(f"{self._path}: {name}: is damaged and cannot be read") from error
+            self._items[name] = item
+        return item
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._items
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+
 class Run:
-    """An open run file; it shows what was published when it was opened.
+    """An open run file; it shows what was published when it was opened, or last refreshed.
 
     Args:
         path: the file.
         file: it, opened for reading.
+        names: the paths of its datasets.
+
+    Attributes:
         datasets: every dataset by its path without leading slash, in the order of the paths.
     """
 
-    def __init__(self, path: Path, file: h5py.File, datasets: dict[str, h5py.Dataset]) -> None:
+    def __init__(self, path: Path, file: h5py.File, names: Iterable[str]) -> None:
         self.path = path
         self.file = file
-        self.datasets = datasets
+        self.datasets: Mapping[str, h5py.Dataset] = Datasets(path, file, names)
+        self._seen = _state_of(path)
+
+    def refresh(self) -> bool:
+        """Brings in what was written since: longer datasets, new ones, and a file put in the place of this one.
+
+        Arrays that were made before keep the length they had, and can still be read.
+
+        Returns:
+            Whether there was anything new.
+        Raises:
+            RunFileError: the file is gone, or damaged.
+        """
+        seen = _state_of(self.path)
+        if seen == self._seen and self.file:
+            return False
+        self.file.close()  # first: HDF5 opens a file that is open as it knew it
+        file, names = _opened(self.path)
+        self.file, self.datasets, self._seen = file, Datasets(self.path, file, names), seen
+        return True
 
     @property
     def status(self) -> str:
@@ -78,6 +130,25 @@ class Run:
     def experiment_yaml(self) -> str:
         """The experiment file with every default written out."""
         return str(self.read("spec/experiment"))
+
+    def specification(self, name: str = "circuit") -> dict[str, Any]:
+        """The circuit or the experiment file as plain data, with every default.
+
+        Raises:
+            RunFileError: its text is damaged.
+        """
+        from circuitlab.spec.source import read
+
+        text, where = str(self.read(f"spec/{name}")), f"{self.path}: /spec/{name}"
+        if sum(map(text.count, "\n,[{")) > LARGEST_SPEC:
+            raise RunFileError(f"{where}: is damaged: it holds more than {LARGEST_SPEC} values")
+        try:
+            data = read(where, text).data
+        except CircuitlabError as error:
+            raise RunFileError(f"{str(error).splitlines()[0]}") from error
+        if not isinstance(data, dict):
+            raise RunFileError(f"{where}: is damaged: it is no mapping")
+        return data
 
     def tables(self) -> list[Table]:
         """Every dataset, without those that only `--resume` needs."""
@@ -105,12 +176,28 @@ class Run:
         """
         item = self._find(path)
         try:
+            self._refuse_absurd(path, item)
+            check_chunks(item)
             if h5py.check_string_dtype(item.dtype) is not None and item.dtype.kind == "O":
                 text = item.asstr()[()]
+                verify(item, text)
                 return text if isinstance(text, str) else np.asarray(text, dtype=object)
-            return np.asarray(item[()])
-        except (*_DAMAGE, MemoryError) as error:
-            raise RunFileError(f"{self.path}: {path}: is damaged and cannot be read") from error
+            values = np.asarray(item[()])
+            verify(item, values)
+            return values
+        except DAMAGE as error:
+            full = "does not fit into the memory; read a part of it (circuitlab.open, array)"
+            what = full if isinstance(error, MemoryError) else "is damaged and cannot be read"
+            raise RunFileError(f"{self.path}: {path}: {what}") from error
+
+    def _refuse_absurd(self, path: str, item: h5py.Dataset) -> None:
+        """A dataset that would fill the memory, though nearly nothing of it is in the file, is not read at once."""
+        size, memory = item.nbytes, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        if size > memory or (size > LARGE and size > 200 * item.id.get_storage_size()):
+            raise RunFileError(
+                f"{self.path}: {path}: has {size:.3g} bytes, of which {item.id.get_storage_size():.3g} are in the "
+                "file; read a part of it (circuitlab.open, array)"
+            )
 
     def metrics(self) -> list[str]:
         """Names of what was measured during training."""
@@ -147,9 +234,69 @@ class Run:
     def checkpoint(self) -> dict[str, Any]:
         """The training state to resume from, empty when none was kept."""
         try:
-            return checkpoints.read(self.file)[0]
-        except _DAMAGE as error:
+            state = checkpoints.read(self.file)[0]
+            if not isinstance(state, dict):
+                raise ValueError("no state")
+            return state
+        except (*DAMAGE, RecursionError) as error:
             raise RunFileError(f"{self.path}: its checkpoint is damaged; start the run anew") from error
+
+    @property
+    def activity(self) -> Mapping[str, xr.DataArray]:
+        """Every probe's record by the probe's name, with its coordinates; nothing is read before it is needed.
+
+        Raises:
+            MissingLibraryError: xarray is not installed.
+        """
+        from circuitlab.record.labelled import activity
+
+        return activity(self)
+
+    def population(self, name: str) -> xr.Dataset:
+        """Everything recorded of a population's neurons, a variable of the dataset for each variable of theirs.
+
+        Raises:
+            RunFileError: no such population, or nothing was recorded of it.
+        """
+        from circuitlab.record.labelled import population
+
+        return population(self, name)
+
+    @property
+    def training(self) -> xr.Dataset:
+        """What was measured during training, over `epoch`, `evaluation` (epochs finished) and `step`."""
+        from circuitlab.record.labelled import training
+
+        return training(self)
+
+    def weights_of(self, name: str) -> xr.DataArray:
+        """Weights of a projection over training, [step, edge], with the neurons that each edge joins.
+
+        Args:
+            name: of the projection, or `<population>_bias` for the biases, [step, unit].
+        Raises:
+            RunFileError: no such projection, or no weights of it.
+        """
+        from circuitlab.record.labelled import weights_of
+
+        return weights_of(self, name)
+
+    @property
+    def equilibria(self) -> Mapping[str, xr.Dataset]:
+        """`free` and `controlled`: variables such as `l23_soma` [sample, l23], and what the solver said [sample]."""
+        from circuitlab.record.labelled import equilibria
+
+        return equilibria(self)
+
+    def array(self, path: str) -> xr.DataArray:
+        """Any dataset; its axes are those that its description names.
+
+        Raises:
+            RunFileError: there is none.
+        """
+        from circuitlab.record.arrays import array
+
+        return array(self, path)
 
     def _find(self, path: str) -> h5py.Dataset:
         name = path.strip("/")
@@ -179,6 +326,15 @@ class Run:
         self.close()
 
 
+def _state_of(path: Path) -> tuple[int, ...]:
+    """What changes when a file is written to or replaced."""
+    try:
+        said = path.stat()
+    except OSError:
+        return ()
+    return said.st_dev, said.st_ino, said.st_size, said.st_mtime_ns
+
+
 def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
@@ -195,82 +351,25 @@ def open_run(path: str | Path) -> Run:
             outside itself.
     """
     path = Path(path)
+    return Run(path, *_opened(path))
+
+
+def _opened(path: Path) -> tuple[h5py.File, list[str]]:
+    """The file and the paths of its datasets; a few tries while a writer is at work."""
     recover(path)
-    try:
-        with path.open("rb") as start:
-            signature = start.read(len(HDF5_SIGNATURE))
-    except IsADirectoryError as error:
-        raise RunFileError(f"{path}: is a folder; give the name of a run file in it") from error
-    except (OSError, ValueError) as error:
-        reason = (
-            "there is no such file" if isinstance(error, FileNotFoundError) else f"cannot be read: {error}"
-        )
-        raise RunFileError(f"{path}: {reason}") from error
-    if signature != HDF5_SIGNATURE:
-        raise RunFileError(f"{path}: is not a run file: it is {'no HDF5 file' if signature else 'empty'}")
-    try:
-        file = h5py.File(path, "r", locking=False)
-    except _DAMAGE as error:
-        raise RunFileError(f"{path}: is truncated or damaged: HDF5 cannot open it") from error
-    try:
-        _check_root(path, file)
-        run = Run(path, file, _datasets(path, file))
-        for name in ("spec/circuit", "spec/experiment"):
-            if name not in run.datasets:
-                raise RunFileError(f"{path}: is damaged: /{name} is missing")
-        return run
-    except RunFileError:
-        file.close()
-        raise
-    except _DAMAGE as error:
-        file.close()
-        raise RunFileError(f"{path}: is damaged: its contents cannot be listed") from error
-
-
-def _check_root(path: Path, file: h5py.File) -> None:
-    kind, version = file.attrs.get("format"), file.attrs.get("format_version")
-    if kind != FORMAT:
-        raise RunFileError(f"{path}: is an HDF5 file of another program, not a run file (format '{FORMAT}')")
-    if not isinstance(version, int | np.integer) or version < 1:
-        raise RunFileError(f"{path}: is damaged: format version {version!r}")
-    if version > FORMAT_VERSION:
-        raise RunFileError(
-            f"{path}: has format version {version}, this circuitlab reads up to {FORMAT_VERSION}; "
-            "install a newer circuitlab"
-        )
-    if file.attrs.get("status") not in STATUSES:
-        raise RunFileError(f"{path}: is damaged: status {file.attrs.get('status')!r}")
-
-
-def _datasets(path: Path, file: h5py.File) -> dict[str, h5py.Dataset]:
-    found: dict[str, h5py.Dataset] = {}
-    seen: set[Any] = {file.id}
-    size = path.stat().st_size
-
-    def refuse(name: str, why: str) -> NoReturn:
-        raise RunFileError(f"{path}: {name}: {why}; a run file holds everything itself")
-
-    def walk(group: h5py.Group, prefix: str) -> None:
-        for key in sorted(group):
-            name = prefix + key
-            if not isinstance(group.get(key, getlink=True), h5py.HardLink):
-                refuse(name, "is a link to another place")
-            item = group[key]
-            if item.id in seen:
-                refuse(name, "is a second name of another object")
-            seen.add(item.id)
-            if isinstance(item, h5py.Group):
-                walk(item, name + "/")
-            elif isinstance(item, h5py.Dataset):
-                if item.external or item.is_virtual:
-                    refuse(name, "keeps its data in another file")
-                if item.nbytes > 2048 * size:
-                    raise RunFileError(
-                        f"{path}: {name}: is damaged: it claims {item.nbytes:.3g} bytes in a file of {size}"
-                    )
-                found[name] = item
-            else:
-                refuse(name, "is neither group nor dataset")
-
-    walk(file, "")
-    return found
+    for attempt in range(TRIES):
+        try:
+            whole = check_bytes(path)
+            names = examine(path)
+            file = h5py.File(path, "r", locking=False)
+            if not whole and file.attrs["status"] != "running" and str(file.attrs["format_version"]) != "1":
+                file.close()
+                raise RunFileError(f"{path}: is damaged: bytes follow its end")
+            return file, names
+        except RunFileError:
+            if attempt == TRIES - 1 or not is_held(Path(path).resolve()):
+                raise
+            time.sleep(0.05)
+        except DAMAGE as error:
+            raise RunFileError(f"{path}: is truncated or damaged: HDF5 cannot open it") from error
+    raise AssertionError

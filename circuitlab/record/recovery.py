@@ -7,8 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from circuitlab.errors import RunFileError
+from circuitlab.record.journal import journal_of, repair
 from circuitlab.record.lock import Lock, is_held
-from circuitlab.record.transaction import journal_of, repair
 
 
 def recover(path: str | Path) -> None:

@@ -60,7 +60,7 @@ class Series:
     """
 
     def __init__(self, encoder: Encoder, first: np.ndarray, attributes: dict[str, Any]) -> None:
-        self.first, self.attributes = first, attributes
+        self.first, self.attributes = np.array(first), attributes
         self.layout: Layout | None = None
         self._encoder = encoder
         self._blocks: list[tuple[int, Future[Encoded]]] = []
@@ -92,7 +92,7 @@ class Series:
     def append(self, frame: np.ndarray) -> int:
         """Adds a frame; the bytes that wait more for it."""
         if self.layout is None:
-            self._early.append(frame.astype(self.first.dtype))
+            self._early.append(np.array(frame, self.first.dtype))
             return frame.nbytes + 64
         if self._tail is None:
             self._tail = np.zeros((self.layout.chunk[0], *self.first.shape), self.layout.dtype)

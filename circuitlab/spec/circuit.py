@@ -93,6 +93,7 @@ def load_circuit(
     folder: Path | None = None,
     allow_outside: bool = False,
     scale: float | None = None,
+    files: bool = True,
 ) -> CircuitSpec:
     """Read a circuit file.
 
@@ -102,6 +103,7 @@ def load_circuit(
         folder: what the file's paths are relative to; the file's own folder unless given.
         allow_outside: whether files outside that folder may be read.
         scale: of the populations' sizes, in place of the file's own.
+        files: whether the files that it names must be there; a run file holds what was in them.
 
     Raises:
         SpecError: with every mistake of the file, in file order.
@@ -109,19 +111,22 @@ def load_circuit(
     source = read(path, text)
     if scale is not None:
         rescale(source, scale, "--scale")
-    spec = circuit_of(source, Path(path).parent if folder is None else folder, allow_outside=allow_outside)
+    folder = Path(path).parent if folder is None else folder
+    spec = circuit_of(source, folder, allow_outside=allow_outside, files=files)
     if spec is None or source.found:
         raise SpecError(source.problems)
     return spec
 
 
-def circuit_of(source: Source, folder: Path, *, allow_outside: bool = False) -> CircuitSpec | None:
+def circuit_of(
+    source: Source, folder: Path, *, allow_outside: bool = False, files: bool = True
+) -> CircuitSpec | None:
     """The circuit in a source that was read; its mistakes are reported to the source."""
     expect(source, "circuit")
     _sites(source.data)
     apply_scale(source)
     spec = parse(CircuitSpec, source.data, source)
-    check_circuit(source, folder, allow_outside)
+    check_circuit(source, folder, allow_outside, files)
     if spec is not None:
         spec._folder, spec._where, spec._source = folder, source.name, source
     return spec

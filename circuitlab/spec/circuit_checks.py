@@ -24,8 +24,12 @@ RESERVED = ("residual", "iterations", "converged", "controller", "kinks", "targe
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 
 
-def check_circuit(source: Source, folder: Path, allow_outside: bool) -> None:
-    """Report everything that is wrong with a circuit's meaning to the source."""
+def check_circuit(source: Source, folder: Path, allow_outside: bool, files: bool = True) -> None:
+    """Report everything that is wrong with a circuit's meaning to the source.
+
+    Args:
+        files: whether the files that it names must be there.
+    """
     raw_populations, raw_projections = source.data.get("populations"), source.data.get("projections")
     populations = _entries(PopulationSpec, raw_populations)
     projections = _entries(ProjectionSpec, raw_projections)
@@ -48,12 +52,12 @@ def check_circuit(source: Source, folder: Path, allow_outside: bool) -> None:
             )
         publish(source, ("projections", name), entry, check_projection(entry, populations, projections))
     for section, entries in (("populations", populations), ("projections", projections)):
-        for name, entry in entries.items():
+        for name, entry in entries.items() if files else ():
             for path, file in _files(entry):
                 problem = file_problem(folder, file, allow_outside)
                 if problem:
                     source.report((section, name, *path), problem)
-    if isinstance(source.data.get("origin"), str):
+    if files and isinstance(source.data.get("origin"), str):
         problem = file_problem(folder, source.data["origin"], allow_outside)
         if problem:
             source.report(("origin",), problem)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -112,6 +112,7 @@ class ExperimentSpec(Model):
     _folder: Path = PrivateAttr(default=Path())
     _where: str = PrivateAttr(default="")
     _source: Source | None = PrivateAttr(default=None)
+    _code: Mapping[str, str] = PrivateAttr(default_factory=dict)
 
     @property
     def circuit(self) -> CircuitSpec:
@@ -128,6 +129,11 @@ class ExperimentSpec(Model):
     def where(self) -> str:
         """The file's name, for messages."""
         return self._where
+
+    @property
+    def code(self) -> Mapping[str, str]:
+        """Texts of Python files by their names, in place of those in the folder."""
+        return self._code
 
     def located(self, text: str) -> str:
         """A message that begins with a key of this file, with the file, line and column of that key before it."""
@@ -171,6 +177,7 @@ def load_experiment(
     folder: Path | None = None,
     circuit: CircuitSpec | None = None,
     allow_outside: bool = False,
+    code: Mapping[str, str] | None = None,
 ) -> ExperimentSpec:
     """Read an experiment file and its circuit.
 
@@ -181,6 +188,7 @@ def load_experiment(
         folder: what the file's paths are relative to; the file's own folder unless given.
         circuit: a circuit to use in place of the file's.
         allow_outside: whether files outside the folders of experiment and circuit may be read.
+        code: texts of Python files by their names, in place of those in the folder.
 
     Raises:
         SpecError: with every mistake of the command line, the experiment and the circuit, in this order.
@@ -195,7 +203,7 @@ def load_experiment(
     problems: list[Problem] = []
     if circuit is None:
         circuit = _circuit(source, folder, problems, allow_outside)
-    return _experiment(source, folder, circuit, problems, allow_outside)
+    return _experiment(source, folder, circuit, problems, allow_outside, code)
 
 
 def experiment_from(
@@ -223,10 +231,15 @@ def experiment_from(
 
 
 def _experiment(
-    source: Source, folder: Path, circuit: CircuitSpec | None, problems: list[Problem], allow_outside: bool
+    source: Source,
+    folder: Path,
+    circuit: CircuitSpec | None,
+    problems: list[Problem],
+    allow_outside: bool,
+    code: Mapping[str, str] | None = None,
 ) -> ExperimentSpec:
     spec = parse(ExperimentSpec, source.data, source)
-    check_experiment(source, ExperimentSpec, circuit, folder, allow_outside)
+    check_experiment(source, ExperimentSpec, circuit, folder, allow_outside, code)
     if spec is None or circuit is None or source.found or problems:
         raise SpecError([*source.problems, *problems])
     learn = spec.learn.model_copy(update={"constrain": spec.learn.constrain.decided(bool(cycle(circuit)))})
@@ -235,6 +248,7 @@ def _experiment(
         learn = learn.model_copy(update={"feedback": learn.feedback.decided(shortest)})
     spec = spec.model_copy(update={"learn": learn})
     spec._circuit, spec._folder, spec._where, spec._source = circuit, folder, source.name, source
+    spec._code = code or {}
     return spec
 
 

@@ -32,13 +32,19 @@ NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 
 
 def check_experiment(
-    source: Source, model: type[Model], circuit: CircuitSpec | None, folder: Path, allow_outside: bool
+    source: Source,
+    model: type[Model],
+    circuit: CircuitSpec | None,
+    folder: Path,
+    allow_outside: bool,
+    code: Mapping[str, str] | None = None,
 ) -> None:
     """Report everything that is wrong with an experiment's meaning to the source.
 
     Args:
         model: ExperimentSpec.
         circuit: the experiment's circuit, None where it could not be read: what rests on it is passed over.
+        code: texts of Python files by their names, in place of those in the folder.
     """
     for kind, names in (
         (("input", circuit.inputs), ("output", circuit.outputs)) if circuit is not None else ()
@@ -70,13 +76,14 @@ def check_experiment(
         )
         for check in (*checks, check_nudged, check_descent):
             publish(source, (), entry, check(entry.spec, circuit))
+        code = code or {}
         for path, file in _files(rest):
-            problem = file_problem(folder, file, allow_outside)
+            problem = None if file in code else file_problem(folder, file, allow_outside)
             if problem:
                 source.report(path, problem)
         for path, file, function in _functions(rest):
-            if file_problem(folder, file, allow_outside) is None:
-                problem = function_problem(folder / file, file, function)
+            if file in code or file_problem(folder, file, allow_outside) is None:
+                problem = function_problem(folder / file, file, function, code.get(file))
                 if problem:
                     source.report((*path, "function"), problem)
     for section, (part, check) in named.items():

@@ -8,17 +8,17 @@ from pathlib import Path
 from circuitlab.errors import suggestion
 
 
-def function_problem(path: Path, file: str, function: str) -> str | None:
+def function_problem(path: Path, file: str, function: str, text: str | None = None) -> str | None:
     """What is wrong with a function named in a Python file, or None; nothing in the file is run.
 
     Args:
-        path: of the file, which is there. file: its name in messages.
+        path: of the file, which is there. file: its name in messages. text: what to read in place of the file.
     """
     try:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tree = ast.parse(path.read_text(encoding="utf-8") if text is None else text)
     except SyntaxError as error:
         return f"'{file}' is no Python: line {error.lineno}: {error.msg}"
-    except (UnicodeDecodeError, ValueError):
+    except (UnicodeDecodeError, ValueError, RecursionError, MemoryError):
         return f"'{file}' is no Python file"
     names = _names(tree)
     if function in names or "*" in names:

@@ -195,3 +195,31 @@ def test_data_that_is_not_there_is_told(
     error = capsys.readouterr().err
     assert "mnist was not found" in error
     assert "CIRCUITLAB_DATA" in error
+
+
+def test_recording(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place, population = tmp_path / "out.json", "recurrent"
+    options = [
+        "--population",
+        population,
+        "--neurons",
+        "5",
+        "--pairs",
+        "2",
+        "--stretch",
+        "2",
+        "--lengths",
+        "3",
+        "6",
+    ]
+    command = ["bench", "recording", "--experiment", str(small), *options, "--json", str(place)]
+    assert main(command) == 0
+    shown, data = capsys.readouterr().out, json.loads(place.read_text(encoding="utf-8"))
+    assert "recorded step, ms" in shown
+    times = data["numbers"]["seconds per update"]
+    assert len(times["plain"]) == len(times["recorded"]) == 2
+    short, long = data["numbers"]["memory"]
+    assert (short["updates"], long["updates"]) == (3, 6)
+    assert 0 < short["bytes"] <= long["bytes"]
+    assert main([*command, "--population", "nobody"]) == 1
+    assert "no population 'nobody' to record from" in capsys.readouterr().err

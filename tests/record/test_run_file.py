@@ -16,7 +16,7 @@ import pytest
 from circuitlab.errors import RunFileError
 from circuitlab.graph.circuit import Circuit
 from circuitlab.record.compare import compare
-from circuitlab.record.reader import open_run
+from circuitlab.record.reader import FORMAT_VERSION, open_run
 from circuitlab.record.run_file import RunWriter
 from circuitlab.record.storage import uninterrupted
 
@@ -38,7 +38,7 @@ def test_root_and_specification(create: Create, tmp_path: Path) -> None:
     create(path).finish("complete")
     with opened(path) as file:
         assert file.attrs["format"] == "circuitlab-run"
-        assert file.attrs["format_version"] == 2
+        assert file.attrs["format_version"] == FORMAT_VERSION
         assert file.attrs["status"] == "complete"
         assert file.attrs["seed"] == 1
         for key in (

@@ -1,0 +1,186 @@
+"""What recording costs: training with and without every step's compartments of many neurons, and the memory of it."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from ruamel.yaml import YAML
+
+from circuitlab.bench.nets import experiment
+from circuitlab.bench.results import Cell, Table
+from circuitlab.errors import CircuitError
+from circuitlab.experiment.assemble import begin_file, yaml_text
+from circuitlab.experiment.recording import Recording
+from circuitlab.experiment.training import Prepared, prepare
+from circuitlab.learn.train import Observer, Stopped, Trainer
+from circuitlab.record.run_file import RunWriter
+
+VARIABLES = ("soma", "basal", "apical")
+COLUMNS = ("time", "plain step, ms", "recorded step, ms", "ratio", "quartiles")
+MEMORY = ("updates", "run file, MB", "peak memory, MB")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is measured.
+
+    Args:
+        path: the experiment. population: whose neurons are recorded, made pyramidal.
+        neurons: how many of them. stretch: updates between two turns.
+        pairs: turns of each. lengths: updates of the two runs whose memory is compared.
+        folder: where run files go, for a disk of one's own choice; a temporary folder where None.
+    """
+
+    path: Path
+    population: str = "recurrent"
+    neurons: int = 200
+    stretch: int = 100
+    pairs: int = 40
+    lengths: tuple[int, int] = (500, 5000)
+    seed: int = 0
+    threads: int = 1
+    folder: Path | None = None
+
+
+class _Stretch(Observer):
+    """Stops training after so many updates; it is told of them after the recording."""
+
+    def __init__(self, updates: int) -> None:
+        self.updates = self.left = updates
+
+    def checkpoint(self, trainer: Trainer) -> None:
+        self.left -= trainer.at.step > 0
+        trainer.stop_requested = self.left <= 0
+
+
+def _prepared(settings: Settings, recorded: bool) -> Prepared:
+    """The experiment with pyramidal neurons, evaluated nowhere, with or without its probes."""
+    probe = "population: {0}, units: ['0:{1}'], every: 1 steps, variable: {2}"
+    options = [f"seed={settings.seed}", "learn.epochs=1000"]
+    if recorded:
+        options += [
+            f"record.{name}={{{probe.format(settings.population, settings.neurons, name)}}}"
+            for name in VARIABLES
+        ]
+    spec = experiment(settings.path, [], settings.threads)
+    circuit: dict[str, Any] = spec.circuit.resolved()
+    if settings.population not in circuit["populations"]:
+        raise CircuitError(f"{settings.path}: no population '{settings.population}' to record from")
+    circuit["populations"][settings.population]["type"] = "pyramidal"
+    with tempfile.TemporaryDirectory() as folder:
+        said: Any = YAML(typ="safe", pure=True).load(settings.path.read_text("utf-8"))
+        (Path(folder) / "circuit.yaml").write_text(yaml_text(circuit), "utf-8")
+        (Path(folder) / "experiment.yaml").write_text(yaml_text({**said, "circuit": "circuit.yaml"}), "utf-8")
+        prepared = prepare(experiment(Path(folder) / "experiment.yaml", options, settings.threads))
+    trainer = prepared.trainer
+    trainer.schedule = replace(trainer.schedule, stopping=None)
+    vars(trainer)["evaluate"] = (
+        dict  # evaluations are the same with and without, and much longer than a stretch
+    )
+    return prepared
+
+
+@contextmanager
+def _place(settings: Settings) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(dir=settings.folder) as folder:
+        yield Path(folder) / "recording.h5"
+
+
+def _begin(prepared: Prepared, path: Path) -> RunWriter:
+    trainer = prepared.trainer
+    writer = begin_file(prepared.assembled, path, command="circuitlab bench recording", overwrite=True)
+    recording = Recording(writer, trainer.task, prepared.splits, prepared.labels, prepared.probes, 10**9)
+    trainer.observers = (recording,)
+    return writer
+
+
+def _learn(trainer: Trainer, updates: int) -> dict[str, float]:
+    """Seconds of an update, on the clock and of all threads' work, with what is written meanwhile."""
+    observers, begun, worked = trainer.observers, time.perf_counter(), time.process_time()
+    trainer.observers = (*observers, _Stretch(updates))
+    try:
+        trainer.run()
+    except Stopped:
+        pass
+    finally:
+        trainer.observers, trainer.stop_requested = observers, False
+    clock, work = time.perf_counter() - begun, time.process_time() - worked
+    return {"clock": clock / updates, "work": work / updates}
+
+
+def run(settings: Settings) -> tuple[list[Table], dict[str, Any]]:
+    """Stretches of the same training in turn, with and without recording; then the memory of a short and a long run."""
+    tables, raw = [_cost(settings, raw := {})], raw
+    tables.append(_memory(settings, raw))
+    return tables, raw
+
+
+def _cost(settings: Settings, raw: dict[str, Any]) -> Table:
+    plain, recorded = _prepared(settings, False), _prepared(settings, True)
+    batch = recorded.assembled.spec.learn.batch_size
+    size = len(VARIABLES) * settings.neurons * batch * recorded.assembled.compiled.dtype.itemsize
+    with _place(settings) as path, _begin(recorded, path):
+        for prepared in (plain, recorded):
+            _learn(prepared.trainer, settings.stretch)  # the first is of loading, not of learning
+        times: dict[str, list[dict[str, float]]] = {"plain": [], "recorded": []}
+        for pair in range(settings.pairs):
+            turns = [("plain", plain), ("recorded", recorded)]
+            for name, prepared in turns if pair % 2 else reversed(turns):
+                times[name].append(_learn(prepared.trainer, settings.stretch))
+    raw["seconds per update"] = times
+    rows: list[list[Cell]] = []
+    for kind, words in (("clock", "on the clock"), ("work", "of the processor, all threads")):
+        without, along = ([one[kind] for one in times[name]] for name in ("plain", "recorded"))
+        ratios = [b / a for a, b in zip(without, along, strict=True)]
+        low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
+        medians = [1e3 * statistics.median(values) for values in (without, along)]
+        rows.append([words, *medians, middle, f"{low:.3f} to {high:.3f}"])
+    title = (
+        f"Training with {', '.join(VARIABLES)} of {settings.neurons} neurons and {batch} samples recorded "
+        f"at every update ({size / 1e6:.3g} MB), beside training without; stretches of {settings.stretch} updates"
+    )
+    return Table(title, COLUMNS, rows)
+
+
+def _memory(settings: Settings, raw: dict[str, Any]) -> Table:
+    rows: list[list[Cell]] = []
+    raw["memory"] = []
+    for updates in settings.lengths:
+        said = {**asdict(settings), "path": str(settings.path), "folder": None, "updates": updates}
+        program = "import sys; from circuitlab.bench.recording import alone; alone(sys.argv[1])"
+        command = [sys.executable, "-c", program, json.dumps(said)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise CircuitError(f"a run of {updates} updates failed: {done.stderr.strip().splitlines()[-1]}")
+        found = json.loads(done.stdout.splitlines()[-1])
+        raw["memory"].append({"updates": updates, **found})
+        rows.append([updates, found["bytes"] / 1e6, found["peak"] / 1e6])
+    return Table("Peak memory of runs of two lengths, each in a process of its own", MEMORY, rows)
+
+
+def alone(asked: str) -> None:
+    """A run of so many updates in this process; prints the size of its file and the process's peak memory as JSON."""
+    import resource
+
+    said = json.loads(asked)
+    updates = said.pop("updates")
+    settings = Settings(**{**said, "path": Path(said["path"]), "lengths": tuple(said["lengths"])})
+    torch.set_num_threads(settings.threads)
+    prepared = _prepared(settings, True)
+    with _place(settings) as path:
+        with _begin(prepared, path):
+            _learn(prepared.trainer, updates)
+        size = path.stat().st_size
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    print(json.dumps({"bytes": size, "peak": peak}))
