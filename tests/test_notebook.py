@@ -44,9 +44,7 @@ def test_every_cell_runs_and_shows_what_it_says(tmp_path: Path, monkeypatch: pyt
     )
     client.execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
-    warned = [
-        output.text for output in outputs if output.output_type == "stream" and output.name == "stderr"
-    ]
+    warned = [output.text for output in outputs if output.output_type == "stream" and output.name == "stderr"]
     assert warned == []
     said = "".join(output.text for output in outputs if output.output_type == "stream")
     pictures = [output for output in outputs if "image/png" in output.get("data", {})]
@@ -57,9 +55,7 @@ def test_every_cell_runs_and_shows_what_it_says(tmp_path: Path, monkeypatch: pyt
         assert (files / name).exists(), name
     with h5py.File(files / "digits.h5") as run:
         assert run.attrs["status"] == "complete"
-        soma, basal, apical = (
-            run[f"activity/l23_{name}/data"][:] for name in ("soma", "basal", "apical")
-        )
+        soma, basal, apical = (run[f"activity/l23_{name}/data"][:] for name in ("soma", "basal", "apical"))
         assert np.allclose(soma, basal + apical, atol=1e-4)
         assert run["training/test_accuracy"][-1] > 0.8
     with h5py.File(files / "hurried.h5") as run:

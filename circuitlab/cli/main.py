@@ -33,7 +33,20 @@ from circuitlab.cli.watch import watch
 from circuitlab.errors import CircuitlabError, NotConvergedError, ProcessError
 
 DONE, WRONG_INPUT, RUN_FAILED, STOPPED = 0, 1, 3, 130
-COMMANDS = (validate, schema, show, run, equilibrium, simulate, watch, inspect, diagnose, import_, export, report)
+COMMANDS = (
+    validate,
+    schema,
+    show,
+    run,
+    equilibrium,
+    simulate,
+    watch,
+    inspect,
+    diagnose,
+    import_,
+    export,
+    report,
+)
 GROUPS = (bench,)
 
 app = typer.Typer(
