@@ -27,7 +27,7 @@ from circuitlab.learn.train import Observer, Stopped, Trainer
 from circuitlab.record.run_file import RunWriter
 
 VARIABLES = ("soma", "basal", "apical")
-COLUMNS = ("what is written", "per step, MB", "plain step, ms", "recorded step, ms", "ratio", "quartiles")
+COLUMNS = ("time", "plain step, ms", "recorded step, ms", "ratio", "quartiles")
 MEMORY = ("updates", "run file, MB", "peak memory, MB")
 
 
@@ -105,9 +105,9 @@ def _begin(prepared: Prepared, path: Path) -> RunWriter:
     return writer
 
 
-def _learn(trainer: Trainer, updates: int) -> float:
-    """Seconds of so many updates, and of what is written meanwhile."""
-    observers, begun = trainer.observers, time.perf_counter()
+def _learn(trainer: Trainer, updates: int) -> dict[str, float]:
+    """Seconds of an update, on the clock and of all threads' work, with what is written meanwhile."""
+    observers, begun, worked = trainer.observers, time.perf_counter(), time.process_time()
     trainer.observers = (*observers, _Stretch(updates))
     try:
         trainer.run()
@@ -115,7 +115,8 @@ def _learn(trainer: Trainer, updates: int) -> float:
         pass
     finally:
         trainer.observers, trainer.stop_requested = observers, False
-    return time.perf_counter() - begun
+    clock, work = time.perf_counter() - begun, time.process_time() - worked
+    return {"clock": clock / updates, "work": work / updates}
 
 
 def run(settings: Settings) -> tuple[list[Table], dict[str, Any]]:
@@ -132,26 +133,24 @@ def _cost(settings: Settings, raw: dict[str, Any]) -> Table:
     with _place(settings) as path, _begin(recorded, path):
         for prepared in (plain, recorded):
             _learn(prepared.trainer, settings.stretch)  # the first is of loading, not of learning
-        times: dict[str, list[float]] = {"plain": [], "recorded": []}
+        times: dict[str, list[dict[str, float]]] = {"plain": [], "recorded": []}
         for pair in range(settings.pairs):
             turns = [("plain", plain), ("recorded", recorded)]
             for name, prepared in turns if pair % 2 else reversed(turns):
-                times[name].append(_learn(prepared.trainer, settings.stretch) / settings.stretch)
+                times[name].append(_learn(prepared.trainer, settings.stretch))
     raw["seconds per update"] = times
-    ratios = [b / a for a, b in zip(times["plain"], times["recorded"], strict=True)]
-    low, middle, high = (
-        statistics.quantiles(ratios, n=4) if len(ratios) > 1 else (ratios[0], ratios[0], ratios[0])
+    rows: list[list[Cell]] = []
+    for kind, words in (("clock", "on the clock"), ("work", "of the processor, all threads")):
+        without, along = ([one[kind] for one in times[name]] for name in ("plain", "recorded"))
+        ratios = [b / a for a, b in zip(without, along, strict=True)]
+        low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
+        medians = [1e3 * statistics.median(values) for values in (without, along)]
+        rows.append([words, *medians, middle, f"{low:.3f} to {high:.3f}"])
+    title = (
+        f"Training with {', '.join(VARIABLES)} of {settings.neurons} neurons and {batch} samples recorded "
+        f"at every update ({size / 1e6:.3g} MB), beside training without; stretches of {settings.stretch} updates"
     )
-    row: list[Cell] = [
-        f"{settings.neurons} neurons' {', '.join(VARIABLES)} of {batch} samples",
-        size / 1e6,
-        1e3 * statistics.median(times["plain"]),
-        1e3 * statistics.median(times["recorded"]),
-        middle,
-        f"{low:.3f} to {high:.3f}",
-    ]
-    title = f"Training with recording at every update beside training without, stretches of {settings.stretch} updates"
-    return Table(title, COLUMNS, [row])
+    return Table(title, COLUMNS, rows)
 
 
 def _memory(settings: Settings, raw: dict[str, Any]) -> Table:

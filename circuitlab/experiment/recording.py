@@ -14,6 +14,7 @@ from circuitlab.learn.evaluate import Split
 from circuitlab.learn.train import Observer, Trainer
 from circuitlab.record.probes import Probe
 from circuitlab.record.run_file import RunWriter
+from circuitlab.record.weights import Snapshots
 
 LOSS_UNITS = "nats (cross_entropy), squared units (squared_error)"
 NEARBY = "free state within solve.free_tolerance (the losses between epochs are at the free equilibrium)"
@@ -80,6 +81,7 @@ class Recording(Observer):
         snapshots_every: int,
     ) -> None:
         self.writer, self.splits = writer, splits
+        self._snapshots = Snapshots(writer)
         self.snapshots_every = snapshots_every
         assert isinstance(task.system, CircuitSystem)
         self.system: CircuitSystem = task.system
@@ -164,12 +166,7 @@ class Recording(Observer):
                 if link is None
                 else f"weights of projection {name}"
             )
-            self.writer.append(
-                f"weights/{name}",
-                values.cpu().numpy().copy(),
-                units="dimensionless",
-                description=f"[snapshot, {axis}] {what}",
-            )
+            self._snapshots.add(name, values.cpu().numpy().copy(), axis, what)
 
         own = trainer.task.pathway.feedback_weights() if trainer.feedback else {}
         for name in trainer.task.pathway.parameters():

@@ -23,6 +23,7 @@ from circuitlab.record.provenance import provenance
 from circuitlab.record.reader import Run, open_run
 from circuitlab.spec.circuit import CircuitSpec, load_circuit
 from circuitlab.spec.experiment import ExperimentSpec, load_experiment
+from circuitlab.spec.source import lookup
 
 OTHER_KINDS = {
     "simulation": "a simulation (circuitlab simulate)",
@@ -197,12 +198,7 @@ def _folder(run: Run, path: Path, recorded: Mapping[str, Any]) -> Path:
         RunFileError: they are in none of these, or are not what they were.
     """
     data = run.specification("experiment")
-    sections = {key: data.get(key) if isinstance(data.get(key), dict) else {} for key in ("data", "control")}
-    names = {
-        key: value
-        for key in FILES
-        if isinstance(value := sections[key.split(".")[0]].get(key.split(".")[1]), str)
-    }
+    names = {key: value for key in FILES if isinstance(value := lookup(data, key.split(".")), str)}
     said = Path(str(recorded.get("folder", "")) or ".")
     places = list(dict.fromkeys([said, Path(), path.absolute().parent]))
     if not names:

@@ -150,14 +150,17 @@ def array(run: Run, path: str) -> xr.DataArray:
 
 
 def plain(value: Any) -> Any:
+    """A number of numpy as one of Python."""
     return value.item() if isinstance(value, np.generic) else value
 
 
 def name_of(link: str) -> str:
+    """The name that a link of the file stands for."""
     return "" if link == "%" else unquote(link)
 
 
 def missing(run: Run, what: str, name: str, known: list[str]) -> RunFileError:
+    """The error for a name that is not there."""
     return RunFileError(
         f"{run.path}: no {what} '{name}'; there are {', '.join(known) or 'none'}.{suggestion(name, known)}"
     )

@@ -22,6 +22,8 @@ import numpy as np
 
 from circuitlab.errors import RunFileError
 
+_LOW: Any = h5py
+"""HDF5's own functions, of which h5py has no types."""
 FORMAT = "circuitlab-run"
 FORMAT_VERSION = 2
 STATUSES = ("running", "complete", "interrupted", "failed")
@@ -211,7 +213,7 @@ class _Look:
             _breathe_in_child(self.path)
             self.where = name
             with self.naming():
-                item = h5py.h5o.open(self.file.id, name.encode())
+                item = _LOW.h5o.open(self.file.id, name.encode())
                 if isinstance(item, h5py.h5g.GroupID):
                     self.attributes(h5py.Group(item))
                 elif isinstance(item, h5py.h5d.DatasetID):
@@ -225,7 +227,7 @@ class _Look:
         for name in ("spec/circuit", "spec/experiment"):
             if name not in found:
                 self.refuse(f"is damaged: /{name} is missing")
-            if not _is_text(h5py.Dataset(h5py.h5o.open(self.file.id, name.encode()))):
+            if not _is_text(h5py.Dataset(_LOW.h5o.open(self.file.id, name.encode()))):
                 self.refuse(f"is damaged: /{name} is no text")
         return sorted(found)
 
@@ -242,12 +244,12 @@ class _Look:
     def names(self) -> list[str]:
         """Every object's path; links that are anything but an object's only name are refused."""
         names: list[str] = []
-        seen = {h5py.h5o.get_info(self.file.id).addr}
+        seen = {_LOW.h5o.get_info(self.file.id).addr}
         problem: list[tuple[str, str]] = []
 
         def link(name: bytes, info: Any) -> bool | None:
             why = ""
-            if info.type != h5py.h5l.TYPE_HARD:
+            if info.type != _LOW.h5l.TYPE_HARD:
                 why = "is a link to another place; a run file holds everything itself"
             elif info.u in seen:
                 why = "is a second name of another object; a run file holds everything itself"
@@ -331,7 +333,7 @@ class _Look:
     def chunks(self, item: h5py.Dataset, stored: int) -> None:
         """Refuses chunks that are too large, or larger than what they hold."""
         whole = item.dtype.itemsize
-        for side in item.chunks:
+        for side in item.chunks or ():
             whole *= side
         if whole > LARGEST_CHUNK:
             self.refuse(f"is damaged: its chunks have {whole:.3g} bytes")

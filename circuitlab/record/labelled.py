@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,14 +14,12 @@ from circuitlab.record.weights import recorded
 
 if TYPE_CHECKING:
     import xarray as xr
-    from xarray import backends
     from xarray.core import indexing
 
     from circuitlab.record.reader import Run
 else:
     xr = needs("xarray", extra="analysis", what="circuitlab.open")
     indexing = needs("xarray.core.indexing", extra="analysis", what="circuitlab.open")
-    backends = needs("xarray.backends", extra="analysis", what="circuitlab.open")
 
 LABELS = {
     "unit": ("neuron", "unit_id"),
@@ -80,11 +78,11 @@ def _probe(run: Run, name: str) -> xr.DataArray:
             key: part[{"frame": slice(rows)}] if "frame" in part.dims else part
             for key, part in coordinates.items()
         }
-    if "label" in coordinates and "sample_id" in coordinates and coordinates["sample_id"].ndim == 2:
-        # samples with a class that holds for all frames are the same ones in every frame
-        coordinates["sample_id"] = (
-            coordinates["sample_id"][{"frame": 0}] if rows else coordinates.pop("label")
-        )
+    numbers = coordinates.get("sample_id")
+    if numbers is not None and numbers.ndim == 2 and 0 < numbers.size <= LARGEST_INDEX:
+        values = np.asarray(numbers)
+        if (values == values[0]).all():  # the same samples in every frame
+            coordinates["sample_id"] = xr.Variable(numbers.dims[1:], values[0], numbers.attrs)
     found = xr.DataArray(data, name=name)
     population, projection = (str(data.attrs.get(key, "")) for key in ("population", "projection"))
     if "unit_id" in coordinates and population:
@@ -240,15 +238,18 @@ def _together(parts: Mapping[str, xr.DataArray], attrs: dict[str, Any]) -> xr.Da
                 changes[key] = f"{key}_{name}"
         renamed[name] = part.rename(changes).rename(name)
     coordinates: dict[Hashable, Any] = {}
-    for part in renamed.values():
-        coordinates |= {key: value.variable for key, value in part.coords.items() if key not in coordinates}
+    for name, part in renamed.items():
+        for key, value in part.coords.items():
+            known = coordinates.get(key)
+            same = known is None or known is value.variable or known.equals(value.variable)
+            coordinates[key if same else f"{key}_{name}"] = value.variable
     return _indexed(xr.Dataset({name: part.variable for name, part in renamed.items()}, coordinates, attrs))
 
 
 def _same_axis(first: xr.DataArray, other: xr.DataArray, dim: Hashable) -> bool:
     if first.sizes[dim] != other.sizes[dim]:
         return False
-    keys = {key for part in (first, other) for key, value in part.coords.items() if dim in value.dims}
+    keys = {key for part in (first, other) for key, value in part.coords.items() if value.dims == (dim,)}
     return all(
         key in first.coords and key in other.coords and first[key].variable.equals(other[key].variable)
         for key in keys
@@ -273,8 +274,8 @@ def training(run: Run) -> xr.Dataset:
         found[name] = part
     rows: dict[str, int] = {}
     for part in (*found.values(), *coordinates.values()):
-        for dim, size in zip(part.dims, part.shape, strict=True):
-            rows[str(dim)] = min(rows.get(str(dim), size), size)
+        for dim, size in zip(map(str, part.dims), map(int, part.shape), strict=True):
+            rows[dim] = min(rows[dim], size) if dim in rows else size
     cut = {
         key: part[{dim: slice(rows[str(dim)]) for dim in part.dims}]
         for key, part in {**coordinates, **found}.items()
@@ -355,49 +356,3 @@ def _equilibrium(run: Run, phase: str) -> xr.Dataset:
             size = run.datasets[path].shape[dims.index(name)]
             coordinates[name] = (name, np.arange(size) if names is None else names)
     return xr.Dataset(found, coordinates, attrs)
-
-
-class Backend(backends.BackendEntrypoint):
-    """`xarray.open_dataset(path, engine="circuitlab", group=...)`.
-
-    The group is `training` (unless given), `population/NAME`, `activity/PROBE`, `weights/PROJECTION`, `equilibria/free`
-    or `equilibria/controlled`.
-    """
-
-    description = "circuitlab run files"
-    open_dataset_parameters = ("filename_or_obj", "drop_variables", "group")
-
-    def open_dataset(
-        self, filename_or_obj: Any, *, drop_variables: Any = None, group: str | None = None
-    ) -> xr.Dataset:
-        from circuitlab.record.reader import open_run
-
-        run = open_run(filename_or_obj)
-        try:
-            found = _dataset_of(run, group or "training")
-            dropped = [drop_variables] if isinstance(drop_variables, str) else list(drop_variables or ())
-            found = found.drop_vars(dropped, errors="ignore")
-        except BaseException:
-            run.close()
-            raise
-        found.set_close(run.close)
-        return found
-
-    def guess_can_open(self, filename_or_obj: Any) -> bool:
-        return False  # other programs' HDF5 files end in .h5, too: the engine is named
-
-
-def _dataset_of(run: Run, group: str) -> xr.Dataset:
-    kind, _, name = group.strip("/").partition("/")
-    if kind == "training" and not name:
-        return training(run)
-    makers: dict[str, Callable[[], Any]] = {
-        "population": lambda: population(run, name),
-        "activity": lambda: activity(run)[name].to_dataset(),
-        "weights": lambda: weights_of(run, name).to_dataset(),
-        "equilibria": lambda: equilibria(run)[name],
-    }
-    if kind not in makers or not name:
-        allowed = "training, population/NAME, activity/PROBE, weights/PROJECTION, equilibria/PHASE"
-        raise RunFileError(f"{run.path}: no group '{group}'; allowed: {allowed}")
-    return makers[kind]()

@@ -362,7 +362,7 @@ def _opened(path: Path) -> tuple[h5py.File, list[str]]:
             whole = check_bytes(path)
             names = examine(path)
             file = h5py.File(path, "r", locking=False)
-            if not whole and file.attrs["status"] != "running" and int(file.attrs["format_version"]) > 1:
+            if not whole and file.attrs["status"] != "running" and str(file.attrs["format_version"]) != "1":
                 file.close()
                 raise RunFileError(f"{path}: is damaged: bytes follow its end")
             return file, names

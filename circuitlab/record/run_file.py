@@ -84,7 +84,7 @@ class RunWriter:
         self._states = False  # whether the file has places for states
         self._resumed = self._anew = False
         self._place: int | None = None  # where the file has its place for repairs
-        self._cut: dict[str, int] = {}
+        self._cut: dict[str, int | None] = {}
         self._back: list[str] = []
         self._pending = 0
         self._published = self._kept = time.monotonic()
@@ -198,16 +198,19 @@ class RunWriter:
         """A growing dataset of a resumed file: rows that its checkpoint does not count are to be taken back."""
         stem, _, last = name.rpartition("/")
         known = stem if stem in self._back and last == "whole" else name
-        rows = lengths.get(known, 0)
+        rows = lengths.get(known)
+        if rows is None:  # begun after the checkpoint
+            self._cut[name] = None
+            return
         if rows > len(item):
             counted = f"{name} has {len(item)} rows, its checkpoint counts {rows}"
             raise RunFileError(f"{self._shown}: is damaged: {counted}")
-        if rows != len(item) or not rows:
+        first = np.asarray(item[0]) if rows else np.zeros(item.shape[1:], item.dtype)
+        series = self._series[known] = Series(self._encoder, first, {})
+        if rows != len(item):
             self._cut[name] = rows
-        if rows:
-            series = self._series[known] = Series(self._encoder, np.asarray(item[0]), {})
-            if name not in self._cut:
-                series.attach(item)
+        else:
+            series.attach(item)
 
     def append(self, path: str, value: Any, *, units: str, description: str, **attributes: Any) -> None:
         """Adds one frame to the end of a dataset; it waits for the next publication.
@@ -267,8 +270,9 @@ class RunWriter:
 
     def move(self, path: str, new: str) -> None:
         """Gives a growing dataset another name; the old one may then be a group."""
-        self._moves.append((path, new))
-        self._series[new] = self._series.pop(path)
+        series = self._series[new] = self._series.pop(path)
+        if series.stored:
+            self._moves.append((path, new))
 
     def checkpoint(self, tree: dict[str, Any]) -> None:
         """Keeps the state from which `resume` continues; it is in the file from the next publication on.
@@ -276,7 +280,7 @@ class RunWriter:
         Args:
             tree: nested dicts, lists and tuples of numpy arrays, numbers, text, bool, None; copied here.
         """
-        lengths = {path: series.rows for path, series in self._series.items() if series.rows}
+        lengths = {path: series.rows for path, series in self._series.items()}
         self._state = checkpoints.pack(tree, lengths)
 
     def _is_there(self, path: str, value: np.ndarray | None, attributes: Mapping[str, Any]) -> bool:
@@ -431,10 +435,13 @@ class RunWriter:
     def _cut_back(self, file: h5py.File) -> None:
         """Takes back rows behind the checkpoint, and what was moved since."""
         for path, rows in self._cut.items():
-            if rows:
-                file[path].resize(rows, axis=0)  # type: ignore[union-attr]
-            else:
+            if rows is None:
                 del file[path]
+                group = path.rpartition("/")[0]
+                if group.startswith("weights/") and not len(file[group]):  # type: ignore[arg-type]
+                    del file[group]
+            else:
+                file[path].resize(rows, axis=0)  # type: ignore[union-attr]
         for path in self._back:
             file.move(f"{path}/whole", "moved")
             del file[path]

@@ -208,17 +208,16 @@ def keep_room(file: h5py.File) -> None:
     del file.attrs[SPARE]
 
 
-def _digest(array: np.ndarray) -> bytes:
-    """sha256 of values, of texts with the length of each before it."""
+def _digest(array: np.ndarray) -> str:
+    """sha256 of a text, of values, or of several texts with the length of each before it."""
     if array.dtype != object:
-        return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest().encode()
+        return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
     found = hashlib.sha256()
     for item in array.flat:
-        text = (item if isinstance(item, str) else bytes(item).decode("utf-8", "surrogateescape")).encode(
-            "utf-8", "surrogateescape"
-        )
-        found.update(len(text).to_bytes(8, "little") + text)
-    return found.hexdigest().encode()
+        text = item if isinstance(item, str) else bytes(item).decode("utf-8", "surrogateescape")
+        data = text.encode("utf-8", "surrogateescape")
+        found.update(data if array.ndim == 0 else len(data).to_bytes(8, "little") + data)
+    return found.hexdigest()
 
 
 def verify(item: h5py.Dataset, value: Any) -> None:
@@ -229,10 +228,11 @@ def verify(item: h5py.Dataset, value: Any) -> None:
     Raises:
         ValueError: it is not what was written.
     """
-    said = item.attrs.get("sha256")
-    if said is not None and _digest(
-        np.asarray(value, dtype=object if isinstance(value, str) else None)
-    ) != bytes(said):
+    said: Any = item.attrs.get("sha256")
+    if said is None:
+        return
+    said = bytes(said).decode("ascii", "replace") if isinstance(said, bytes | np.bytes_) else said
+    if _digest(np.asarray(value, dtype=object if isinstance(value, str) else None)) != said:
         raise ValueError("its checksum does not fit")
 
 
@@ -272,7 +272,7 @@ def store(
     options = _chunked(array, compress) if chunked else {}
     item = parent.create_dataset(path, data=array, dtype=kind, track_times=False, **options)
     set_attributes(item, attributes)
-    if not chunked:
+    if not chunked and "sha256" not in attributes:  # a text of the user's brings its own, which is the same
         item.attrs["sha256"] = np.bytes_(_digest(array))
 
 

@@ -15,7 +15,7 @@ import xarray as xr
 
 import circuitlab
 from circuitlab.errors import RunFileError
-from circuitlab.record.labelled import Backend
+from circuitlab.record.backend import Backend
 from circuitlab.record.run_file import RunWriter
 
 ROOT = Path(__file__).parents[2]

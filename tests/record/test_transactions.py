@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import shutil
 import signal
+import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -207,3 +211,87 @@ def test_a_full_disk_at_any_write(
         with RunWriter.resume(path) as writer:
             go_on(writer, count, LAST)
         assert compare(path, whole) == []
+
+
+def _tell(pipe: int, step: int) -> None:
+    os.write(pipe, step.to_bytes(4, "little"))
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+@pytest.mark.parametrize("kills", [20, pytest.param(100, marks=pytest.mark.slow)])
+def test_kills_at_random_moments(create: Callable[..., RunWriter], folder: Path, kills: int) -> None:
+    """A run that is killed, and taken up again, over and over; structure is added on the way, too."""
+    path, rng = folder / "run.h5", random.Random(1)
+    create(path).close()
+    published = 0
+    for kill in range(kills):
+        reader, said = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                with RunWriter.resume(path) as writer:
+                    if kill % 4 == 3:
+                        writer.append(f"training/{kill}", kill, units="none", description="[step] begun late")
+                    go_on(writer, published, 10**6, partial(_tell, said))
+            finally:
+                os._exit(1)
+        os.close(said)
+        with os.fdopen(reader, "rb") as pipe:
+            told = pipe.read(4)  # it has begun to publish
+            time.sleep(rng.random() * 0.05)
+            os.kill(child, signal.SIGKILL)
+            told += pipe.read()
+        assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+        flushed = int.from_bytes(told[-4:], "little")
+        with h5py.File(path, "r") as file:
+            steps: Any = file["training/step"]
+            assert len(steps) >= flushed
+        with open_run(path) as run:
+            assert run.status == "interrupted"
+            count = len(run.datasets["training/step"])
+            assert count in (flushed, flushed + EACH)
+            np.testing.assert_array_equal(run.datasets["training/step"], np.arange(count))
+            np.testing.assert_array_equal(run.datasets["activity/a/data"][count - 1], frame(count - 1))
+            assert run.checkpoint()["step"] == count
+        published = count
+    whole = folder / "whole.h5"
+    with create(whole) as writer:
+        go_on(writer, 0, published + EACH)
+    with RunWriter.resume(path) as writer:
+        go_on(writer, published, published + EACH)
+    different = [line for line in compare(path, whole) if "only in" not in line]
+    assert different in ([], ["checkpoint: another state"])  # which counts the rows of what began late, too
+    with open_run(path) as one, open_run(whole) as two:
+        np.testing.assert_array_equal(one.checkpoint()["weights"], two.checkpoint()["weights"])
+
+
+def test_a_full_disk_of_its_own(create: Callable[..., RunWriter], tmp_path: Path) -> None:
+    """A real one, four megabytes large."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("a file system can be mounted by the superuser alone; the tests above stand for it")
+    path, published = disk / "run.h5", [0]
+    try:
+        with pytest.raises(RunFileError) as failed, create(path) as writer:
+            go_on(writer, 0, 10_000, published.append)
+        reason = "cannot be written: No space left on device; it keeps what it held before"
+        assert str(failed.value) == f"{path}: {reason}"
+        assert [item.name for item in disk.iterdir()] == ["run.h5"]
+        assert published[-1] > 8
+        with open_run(path) as run:
+            assert run.status == "interrupted"
+            assert run.checkpoint()["step"] == len(run.datasets["training/step"]) == published[-1]
+            np.testing.assert_array_equal(run.datasets["activity/a/data"][-1], frame(published[-1] - 1))
+        with h5py.File(path, "r") as file:
+            steps: Any = file["training/step"]
+            assert len(steps) == published[-1]
+        subprocess.run(["mount", "-o", "remount,size=32m", str(disk)], check=True)
+        with RunWriter.resume(path) as writer:  # the user made room
+            go_on(writer, published[-1], published[-1] + EACH)
+        with open_run(path) as run:
+            assert run.status == "complete"
+            assert run.checkpoint()["step"] == published[-1] + EACH
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
