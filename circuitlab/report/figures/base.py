@@ -64,7 +64,7 @@ class Page:
         self.figure = Figure(figsize=(WIDTH, height), facecolor="white", layout="constrained")
         FigureCanvasAgg(self.figure)
         self.height = height
-        self.title = textwrap.shorten(title, 95, placeholder=" ...")
+        self.title = short(title, 95)
         top = self.figure.text(0.012, 1 - 0.16 / height, self.title, fontsize=19, fontweight="bold", va="top")
         top.set_in_layout(False)
 
@@ -230,6 +230,11 @@ def same_height(axes: Iterable[Axes]) -> None:
         middle = sum(ax.get_ylim()) / 2
         ax.set_ylim(middle - tall / 2, middle + tall / 2)
         ax.yaxis.set_major_locator(MaxNLocator(3))
+
+
+def short(text: str, letters: int) -> str:
+    """The text, or its beginning where it is longer than so many letters."""
+    return text if len(text) <= letters else text[: letters - 4].rstrip() + " ..."
 
 
 def capital(text: str) -> str:

@@ -159,6 +159,11 @@ def most_driven(group: Group) -> int:
 
 
 def strength_of(group: Group, values: dict[str, NDArray]) -> NDArray:
+    """Mean size of what drives a neuron early in training, [sample]; of a simulation over all its time.
+
+    Args:
+        values: by variable, [frame, sample].
+    """
     driver = group.driver
     if driver is not None:
         early = values[driver]

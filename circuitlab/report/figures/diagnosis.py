@@ -11,7 +11,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from circuitlab.record.reader import Run
-from circuitlab.report.figures.base import COLOURS, GREY, INK, Page, panels, refuse
+from circuitlab.report.figures.base import COLOURS, GREY, INK, Page, panels, refuse, short
 from circuitlab.report.figures.synapses import bins_of
 
 VERDICTS = {"holds": COLOURS[2], "roughly": COLOURS[4], "fails": COLOURS[1], "": COLOURS[0]}
@@ -50,7 +50,7 @@ def draw(run: Run) -> Figure:
         "Histograms over samples, line: mean. Green: the condition holds; orange: roughly; vermilion: it fails;"
         " blue: none is asked.",
         f"Drawn: {len(shown)} of {len(found)} measures." if len(shown) < len(found) else "",
-        textwrap.shorten(conclusion, 420, placeholder=" ..."),
+        short(conclusion, 420),
     )
 
 
@@ -75,5 +75,5 @@ def _measure(axes: Axes, name: str, values: NDArray, said: dict) -> None:
         axes.text(
             0.5, 0.5, f"{mean:.3g}{unit}", transform=axes.transAxes, fontsize=20, color=colour, ha="center"
         )
-    asks = textwrap.shorten(str(said.get("asks", "")), 26, placeholder="...")
+    asks = short(str(said.get("asks", "")), 26)
     axes.set_xlabel(f"mean {mean:.3g}{unit}" + (f"\nasked: {asks}" if asks else ""), fontsize=12.5)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -24,6 +22,7 @@ from circuitlab.report.figures.base import (
     axis_label,
     panels,
     refuse,
+    short,
     subset,
     whole_numbers,
 )
@@ -49,7 +48,7 @@ def draw(run: Run, choice: Choice) -> Figure:
     page = Page(f"Weights: {run.path.stem}", 5.2 if len(shown) <= 3 else 7.5)
     for axes, one in zip(panels(page.figure, len(shown)), shown, strict=True):
         histogram(axes, one)
-        axes.set_title(textwrap.shorten(one.name, 30, placeholder="..."))
+        axes.set_title(short(one.name, 30))
     learned = any(s.snapshots > 1 for s in shown)
     if learned:
         handles = [
