@@ -15,16 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ruamel.yaml import YAML
 
 from circuitlab.bench.nets import experiment
 from circuitlab.bench.results import Cell, Table
 from circuitlab.errors import CircuitError
-from circuitlab.experiment.assemble import begin_file, yaml_text
+from circuitlab.experiment.assemble import begin_file
 from circuitlab.experiment.recording import Recording
 from circuitlab.experiment.training import Prepared, prepare
 from circuitlab.learn.train import Observer, Stopped, Trainer
 from circuitlab.record.run_file import RunWriter
+from circuitlab.spec.probes import ProbeSpec
 
 VARIABLES = ("soma", "basal", "apical")
 COLUMNS = ("time", "plain step, ms", "recorded step, ms", "ratio", "quartiles")
@@ -66,23 +66,28 @@ class _Stretch(Observer):
 
 def _prepared(settings: Settings, recorded: bool) -> Prepared:
     """The experiment with pyramidal neurons, evaluated nowhere, with or without its probes."""
-    probe = "population: {0}, units: ['0:{1}'], every: 1 steps, variable: {2}"
     options = [f"seed={settings.seed}", "learn.epochs=1000"]
-    if recorded:
-        options += [
-            f"record.{name}={{{probe.format(settings.population, settings.neurons, name)}}}"
-            for name in VARIABLES
-        ]
-    spec = experiment(settings.path, [], settings.threads)
-    circuit: dict[str, Any] = spec.circuit.resolved()
-    if settings.population not in circuit["populations"]:
+    spec = experiment(settings.path, options, settings.threads)
+    populations = dict(spec.circuit.populations)
+    if settings.population not in populations:
         raise CircuitError(f"{settings.path}: no population '{settings.population}' to record from")
-    circuit["populations"][settings.population]["type"] = "pyramidal"
-    with tempfile.TemporaryDirectory() as folder:
-        said: Any = YAML(typ="safe", pure=True).load(settings.path.read_text("utf-8"))
-        (Path(folder) / "circuit.yaml").write_text(yaml_text(circuit), "utf-8")
-        (Path(folder) / "experiment.yaml").write_text(yaml_text({**said, "circuit": "circuit.yaml"}), "utf-8")
-        prepared = prepare(experiment(Path(folder) / "experiment.yaml", options, settings.threads))
+    pyramidal = populations[settings.population].model_copy(update={"type": "pyramidal"})
+    populations[settings.population] = pyramidal
+    probes = {
+        name: ProbeSpec.model_validate(
+            {
+                "population": settings.population,
+                "variable": name,
+                "units": [f"0:{settings.neurons}"],
+                "every": "1 steps",
+            }
+        )
+        for name in VARIABLES
+    }
+    circuit = spec.circuit.model_copy(update={"populations": populations})
+    changed = spec.model_copy(update={"record": probes if recorded else {}})
+    changed._circuit = circuit  # pyright: ignore[reportPrivateUsage]
+    prepared = prepare(changed)
     trainer = prepared.trainer
     trainer.schedule = replace(trainer.schedule, stopping=None)
     vars(trainer)["evaluate"] = (

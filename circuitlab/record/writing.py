@@ -217,12 +217,12 @@ class Publishing:
                 return False
             if not same_attributes(item, attributes):
                 return False
-            if value is None:
+            if value is None or not isinstance(item, h5py.Dataset):
                 return True
             text = value.dtype == object
             if item.shape != value.shape or (h5py.check_string_dtype(item.dtype) is not None) != text:
                 return False
-            held = item.asstr()[()] if text else item[()]
+            held: Any = item.asstr()[()] if text else item[()]
             return bool(np.array_equal(held, value)) and (text or item.dtype == value.dtype)
 
     def close(self) -> None:

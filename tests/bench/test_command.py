@@ -198,7 +198,7 @@ def test_data_that_is_not_there_is_told(
 
 
 def test_recording(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    place, population = tmp_path / "out.json", "recurrent"
+    place, population = tmp_path / "out.json", "cells"
     options = [
         "--population",
         population,
