@@ -281,6 +281,7 @@ def recording(
     short: Short = False,
     json: Json = None,
     markdown: Markdown = None,
+    quiet: Quiet = False,
 ) -> None:
     """What recording soma, basal and apical of many neurons at every update costs, in time and in memory."""
     from circuitlab.bench import recording as measured
@@ -298,7 +299,7 @@ def recording(
         folder,
     )
     options = {"neurons": neurons, "pairs": settings.pairs, "stretch": settings.stretch, "seed": seed}
-    _report("recording", options, threads, lambda: measured.run(settings), json, markdown, None)
+    _report("recording", options, threads, lambda: measured.run(settings), json, markdown, None, quiet)
 
 
 def _threads(asked: int | None) -> int:

@@ -139,6 +139,7 @@ class Recording(Observer):
                 ("evaluation", "training/evaluation") if name in evaluated else ("epoch", "training/epoch")
             )
             of = f", {split} samples" if split in self.splits else ""
+            self.writer.expect(f"training/{name}", trainer.schedule.epochs + 1)
             self._metric(name, value, units, f"[{axis}] {words}{of}", index)
         if done % self.snapshots_every == 0 or done == trainer.schedule.epochs or trainer.at.stopped:
             self._snapshot(trainer)

@@ -89,7 +89,7 @@ def write(
         _describe(writer, prepared)
         every = count_text(prepared.settings.every, "steps")
         for trace in prepared.traces:
-            trace.start(writer, every, samples)
+            trace.start(writer, every, samples, prepared.frames)
         for number, activity in frames(prepared, stopped):
             now = [(trace, values_of(trace, activity)) for trace in prepared.traces]
             with uninterrupted():

@@ -8,6 +8,7 @@ import torch
 
 from circuitlab.experiment.assemble import Assembled
 from circuitlab.learn.train import Trainer
+from circuitlab.record.chunks import CHUNK_BYTES
 from circuitlab.record.probes import Probe
 from circuitlab.record.space import Size, grown, probe_bytes
 
@@ -52,11 +53,12 @@ def size_of(assembled: Assembled, trainer: Trainer, probes: Sequence[Probe], ste
     structure = 8 * (EDGE_COLUMNS * edges + NODE_COLUMNS * nodes)
     metrics = STEP_METRICS * grown(steps, (), 8) + EPOCH_METRICS * grown(epochs + 1, (), 8)
     first = probe_bytes(probes, steps=1, epochs=1, dtype=spec.dtype)
+    begun = sum(max(first[name], min(size, 4 * CHUNK_BYTES)) for name, size in recorded.items())
     return Size(
         recorded,
         weights=sum(grown(snapshots, (count,), item) for count in values),
         state=state,
         metrics=metrics,
         structure=structure,
-        early=sum(first.values()) + sum(values) * item + state + structure + metrics,
+        early=begun + sum(values) * item + state + structure + metrics,
     )

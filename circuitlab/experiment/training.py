@@ -288,6 +288,9 @@ def train(
                 session_began=datetime.now(UTC).isoformat(timespec="milliseconds"),
                 session_began_at_step=trainer.at.step,
             )
+            snapshots = 1 + -(-spec.learn.epochs // spec.learn.snapshots_every)
+            for kept in ("weights", "feedback/Q", "feedback/S", "feedback/I"):
+                writer.expect(kept, snapshots)
             if tensorboard is not None:
                 log = TensorBoard(
                     Path(tensorboard),

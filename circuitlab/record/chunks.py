@@ -27,12 +27,16 @@ PARTS, NARROWEST = 8, 16
 ROWS = 1024
 
 
-def shape_of_chunks(frame: Sequence[int], itemsize: int) -> tuple[int, ...]:
-    """Shape of the chunks of a dataset [row, *frame]."""
+def shape_of_chunks(frame: Sequence[int], itemsize: int, expected: int | None = None) -> tuple[int, ...]:
+    """Shape of the chunks of a dataset [row, *frame].
+
+    Args:
+        itemsize: bytes of a value. expected: rows that there will be; a chunk has no room for more.
+    """
     sides = [max(1, size) for size in frame]
     nbytes = int(np.prod(sides)) * itemsize
     block = 4 * CHUNK_BYTES if nbytes >= LARGE_FRAME else CHUNK_BYTES
-    rows = min(ROWS, max(1, block // nbytes))
+    rows = min(ROWS, max(1, block // nbytes), max(1, expected or ROWS))
     if nbytes >= LARGE_FRAME and len(sides) > 1:
         sides[-1] = min(sides[-1], max(NARROWEST, -(-sides[-1] // PARTS)))
     while int(np.prod(sides)) * itemsize * rows > 16 * CHUNK_BYTES:

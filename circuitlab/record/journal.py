@@ -61,11 +61,13 @@ def journal_of(path: Path) -> Path:
 
 
 def own_note(token: bytes, end: int, room: int) -> bytes:
+    """What a file says of itself at its place: whose it is, where it ends, and up to where readers are told that it does."""
     body = token + struct.pack("<QQ", end, room)
     return (body + struct.pack("<I", zlib.crc32(body))).ljust(PLACE_SIZE, b"\0")
 
 
 def sync_folder(path: Path) -> None:
+    """Puts the names in a file's folder on the disk."""
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -185,14 +186,15 @@ def plan_probes(
                     raise SelectionError(
                         "", f"two probes would be called '{own}'; call one of them otherwise"
                     )
-                if probe.frames(steps, epochs) == 0:
+                frames = probe.frames(steps, epochs)
+                if frames == 0:
                     raise SelectionError(
                         "every",
                         f"every {spec.every.text}, but the run has {epochs} epochs of {steps} updates in all",
                     )
                 if (spec.every.steps or 0) > steps:
                     raise SelectionError("every", f"every {spec.every.text}, but the run has {steps} updates")
-                probes[own] = probe
+                probes[own] = replace(probe, expected=frames)
                 found += 1
             if not found:
                 raise nothing(passed)

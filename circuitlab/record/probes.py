@@ -36,6 +36,7 @@ class Probe:
         targets: number of output units that a neuron's Q reaches it from, in place of samples.
         points: moments in a frame along the way to an equilibrium: iterations, or ms, shape [point]; None at it.
         dt_ms: time step of a simulated way, in ms.
+        expected: frames that the whole run records, where that is known.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Probe:
     targets: int = 0
     points: NDArray | None = None
     dt_ms: float = 0.0
+    expected: int | None = None
 
     @cached_property
     def variable(self) -> str:
@@ -173,6 +175,8 @@ class Probe:
             if self.dt_ms:
                 about["dt_ms"] = self.dt_ms  # type: ignore[assignment]
         writer.attributes(group, **about)
+        if self.expected is not None:
+            writer.expect(group, self.expected)
         if self.population is not None and self.variable not in SOLUTION:
             write_units(writer, group, self.population, self.unit_ids, self.unit_names)
         for ids, word, words in (

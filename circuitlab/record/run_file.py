@@ -211,7 +211,8 @@ class RunWriter(Publishing):
             self._refuse_own(path)
             example = frames[0] if len(frames) else np.zeros(frames.shape[1:], frames.dtype)
             described = {"units": units, "description": description, **attributes}
-            series = self._series[path] = Series(self._encoder, example, described)
+            expected = self._expected.get(path, self._expected.get(path.rpartition("/")[0]))
+            series = self._series[path] = Series(self._encoder, example, described, expected)
         first = series.first
         if frames.shape[1:] != first.shape or not np.can_cast(frames.dtype, first.dtype, "same_kind"):
             raise RunFileError(
@@ -220,6 +221,13 @@ class RunWriter(Publishing):
             )
         for frame in frames:
             self._pending += series.append(frame)
+
+    def expect(self, path: str, rows: int) -> None:
+        """Says how many rows a growing dataset, or each of those in a group, will have: no room is taken for more.
+
+        It may have more all the same.
+        """
+        self._expected[path.strip("/")] = rows
 
     def rows(self, path: str) -> int:
         """How many rows a growing dataset has, those that wait included; 0 where there is none."""

@@ -57,10 +57,13 @@ class Series:
         encoder: of its full chunks.
         first: its first frame, which all others are like.
         attributes: of the dataset.
+        expected: rows that there will be, where that is known: room for no more is taken in small files.
     """
 
-    def __init__(self, encoder: Encoder, first: np.ndarray, attributes: dict[str, Any]) -> None:
-        self.first, self.attributes = np.array(first), attributes
+    def __init__(
+        self, encoder: Encoder, first: np.ndarray, attributes: dict[str, Any], expected: int | None = None
+    ) -> None:
+        self.first, self.attributes, self.expected = np.array(first), attributes, expected
         self.layout: Layout | None = None
         self._encoder = encoder
         self._blocks: list[tuple[int, Future[Encoded]]] = []

@@ -49,7 +49,7 @@ def grown(frames: int, shape: tuple[int, ...], itemsize: int) -> int:
     Args:
         shape: of a frame. itemsize: bytes of a number.
     """
-    rows = shape_of_chunks(shape, itemsize)[0]
+    rows = shape_of_chunks(shape, itemsize, frames)[0]
     return -(-frames // rows) * rows * max(1, int(np.prod(shape))) * itemsize
 
 

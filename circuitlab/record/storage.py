@@ -150,6 +150,7 @@ def _shrinks(sample: np.ndarray) -> bool:
 
 
 def compression(sample: np.ndarray) -> dict[str, Any]:
+    """Options of h5py for a dataset like the sample: gzip behind a shuffle where that pays, else none."""
     return {"compression": "gzip", "compression_opts": 1, "shuffle": True} if _shrinks(sample) else {}
 
 
@@ -277,19 +278,20 @@ def store(
 
 
 def create_growing(
-    file: h5py.File, path: str, first: np.ndarray, attributes: Mapping[str, Any]
+    file: h5py.File, path: str, first: np.ndarray, attributes: Mapping[str, Any], expected: int | None = None
 ) -> h5py.Dataset:
     """Makes an empty dataset that grows along axis 0, in chunks with checksums.
 
     Args:
         first: the dataset's first frame, which decides whether it is compressed.
+        expected: rows that there will be, where that is known.
     """
     dataset = file.create_dataset(
         path,
         shape=(0, *first.shape),
         # a chunk needs room even for no synapse
         maxshape=(None, *(size or None for size in first.shape)),
-        chunks=shape_of_chunks(first.shape, first.itemsize),
+        chunks=shape_of_chunks(first.shape, first.itemsize, expected),
         dtype=first.dtype,
         track_times=False,
         fletcher32=True,

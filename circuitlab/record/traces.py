@@ -43,14 +43,15 @@ class Trace:
     unit_ids: np.ndarray
     unit_names: tuple[str, ...] | None
 
-    def start(self, writer: RunWriter, every: str, samples: int) -> None:
+    def start(self, writer: RunWriter, every: str, samples: int, frames: int) -> None:
         """Writes what holds for all frames.
 
         Args:
-            every: how often it is recorded, such as `10 steps`. samples: in each frame.
+            every: how often it is recorded, such as `10 steps`. samples: in each frame. frames: that there will be.
         """
         group = f"activity/{link_name(self.name)}"
         writer.attributes(group, every=every, of="input")
+        writer.expect(group, frames)
         write_units(writer, group, self.population, self.unit_ids, self.unit_names)
         writer.put(
             f"{group}/sample_ids",

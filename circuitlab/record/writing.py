@@ -49,6 +49,7 @@ class Publishing:
         self._encoder = Encoder()
         self._session: tuple[Transaction, h5py.File] | None = None
         self._series: dict[str, Series] = {}
+        self._expected: dict[str, int] = {}
         self._whole: dict[str, tuple[np.ndarray, dict[str, Any]]] = {}
         self._attributes: dict[str, dict[str, Any]] = {}
         self._status: str | None = None
@@ -136,7 +137,7 @@ class Publishing:
             for path, series in self._series.items():
                 if not series.stored:
                     if path not in file:
-                        create_growing(file, path, series.first, series.attributes)
+                        create_growing(file, path, series.first, series.attributes, series.expected)
                     series.attach(file[path])  # type: ignore[arg-type]
                 if series.waits or (last and series.stored):
                     series.write(file[path], last=last)  # type: ignore[arg-type]

@@ -7,7 +7,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ from circuitlab.record.compare import compare
 from circuitlab.record.journal import Disk
 from circuitlab.record.reader import open_run
 from circuitlab.record.run_file import RunWriter
+from tests.oracles.disks import resized, small_disk
 
 EACH, LAST = 4, 16
 """Rows between two publications, and at the end."""
@@ -265,15 +265,12 @@ def test_kills_at_random_moments(create: Callable[..., RunWriter], folder: Path,
         np.testing.assert_array_equal(one.checkpoint()["weights"], two.checkpoint()["weights"])
 
 
+@pytest.mark.mounts
 def test_a_full_disk_of_its_own(create: Callable[..., RunWriter], tmp_path: Path) -> None:
     """A real one, four megabytes large."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("a file system can be mounted by the superuser alone; the tests above stand for it")
-    path, published = disk / "run.h5", [0]
-    try:
+    published = [0]
+    with small_disk(tmp_path / "disk", "4m") as disk:
+        path = disk / "run.h5"
         with pytest.raises(RunFileError) as failed, create(path) as writer:
             go_on(writer, 0, 10_000, published.append)
         reason = "cannot be written: No space left on device; it keeps what it held before"
@@ -287,11 +284,9 @@ def test_a_full_disk_of_its_own(create: Callable[..., RunWriter], tmp_path: Path
         with h5py.File(path, "r") as file:
             steps: Any = file["training/step"]
             assert len(steps) == published[-1]
-        subprocess.run(["mount", "-o", "remount,size=32m", str(disk)], check=True)
+        resized(disk, "32m")
         with RunWriter.resume(path) as writer:  # the user made room
             go_on(writer, published[-1], published[-1] + EACH)
         with open_run(path) as run:
             assert run.status == "complete"
             assert run.checkpoint()["step"] == published[-1] + EACH
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
