@@ -61,7 +61,7 @@ def journal_of(path: Path) -> Path:
 
 
 def own_note(token: bytes, end: int, room: int) -> bytes:
-    """What a file says of itself at its place: whose it is, where it ends, and up to where readers are told that it does."""
+    """What a file says of itself at its place: whose it is, its end, and the end that readers are told."""
     body = token + struct.pack("<QQ", end, room)
     return (body + struct.pack("<I", zlib.crc32(body))).ljust(PLACE_SIZE, b"\0")
 
@@ -76,6 +76,7 @@ def sync_folder(path: Path) -> None:
 
 
 def begin_journal(journal: int, token: bytes, place: int) -> None:
+    """Empties a journal and names in it the file that it repairs, by its token and the place that holds it."""
     begin = _MAGIC + token + struct.pack("<Q", place)
     Disk.resize(journal, 0)
     Disk.write(journal, begin + struct.pack("<I", zlib.crc32(begin)), 0)
