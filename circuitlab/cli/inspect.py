@@ -277,10 +277,10 @@ def _first_values(run: Run, path: str) -> list[Any]:
 
 
 def _rows(run: Run, path: str, index: Any) -> Any:
-    import numpy as np
+    from circuitlab.record.integrity import part_of
 
     try:
-        return np.asarray(run.datasets[path][index])
+        return part_of(run.datasets[path], index if isinstance(index, tuple) else (index,))
     except (OSError, RuntimeError, ValueError, TypeError) as error:
         raise RunFileError(f"{run.path}: {path}: is damaged and cannot be read") from error
 

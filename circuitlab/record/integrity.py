@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import h5py
+import numpy as np
 
 from circuitlab.errors import RunFileError
 from circuitlab.record import superblock
@@ -99,7 +100,9 @@ def _check(path: Path, file: BinaryIO) -> bool:
     if not head.startswith(SIGNATURE):
         raise RunFileError(f"{path}: is not a run file: it is {'no HDF5 file' if head else 'empty'}")
     if len(head) > 8 and head[8] in _OLD_VERSIONS:
-        raise RunFileError(f"{path}: is an HDF5 file of another program, not a run file")
+        raise RunFileError(
+            f"{path}: is an HDF5 file of another program, not a run file (format 'circuitlab-run')"
+        )
     if not superblock.is_superblock(head):
         raise RunFileError(f"{path}: is truncated or damaged: its first bytes are not those of a run file")
     size, end = file.seek(0, os.SEEK_END), superblock.end_of_file(head)
@@ -117,6 +120,23 @@ def _check(path: Path, file: BinaryIO) -> bool:
             f"{path}: is damaged: its bytes are not those that were written (their checksum differs)"
         )
     return True
+
+
+def part_of(item: h5py.Dataset, index: tuple[int | slice, ...]) -> np.ndarray:
+    """A part of a dataset, its chunks checked before they are unpacked.
+
+    Args:
+        index: numbers and slices without negative steps, one for each of the first axes.
+    Raises:
+        ValueError, OSError: damaged chunks.
+    """
+    box = []
+    for axis, side in enumerate(item.shape):
+        place = index[axis] if axis < len(index) else slice(None)
+        start, stop, _ = (place if isinstance(place, slice) else slice(place, place + 1)).indices(side)
+        box.append(slice(start, stop))
+    check_chunks(item, tuple(box))
+    return np.asarray(item[index])
 
 
 def check_chunks(item: h5py.Dataset, box: tuple[slice, ...] | None = None) -> None:

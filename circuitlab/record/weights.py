@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from circuitlab.errors import RunFileError, suggestion
+from circuitlab.record.integrity import part_of
 from circuitlab.record.storage import link_name
 
 if TYPE_CHECKING:
@@ -69,13 +70,14 @@ def weights_at(run: Run, name: str, snapshot: int = -1) -> np.ndarray:
     row = snapshot % count
     try:
         if path in run.datasets:
-            return np.asarray(run.datasets[path][row])
-        base, end = (np.asarray(run.datasets[f"{path}/{key}"][: row + 1]) for key in ("base", "end"))
-        values = np.array(run.datasets[f"{path}/whole"][int(base[row])])
+            return part_of(run.datasets[path], (row,))
+        base, end = (part_of(run.datasets[f"{path}/{key}"], (slice(row + 1),)) for key in ("base", "end"))
+        values = np.array(part_of(run.datasets[f"{path}/whole"], (int(base[row]),)))
         first = int(np.searchsorted(base, base[row]))
         changes = slice(int(end[first]), int(end[row]))
         # in the order of the snapshots: an edge that changed several times ends with its last value
-        values[run.datasets[f"{path}/edge"][changes]] = run.datasets[f"{path}/value"][changes]
+        edges, new = (part_of(run.datasets[f"{path}/{key}"], (changes,)) for key in ("edge", "value"))
+        values[edges] = new
         return values
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, IndexError, OverflowError) as error:
         raise RunFileError(f"{run.path}: {path}: is damaged and cannot be read") from error

@@ -173,9 +173,9 @@ def test_a_sample_lost_from_its_warm_start_is_found_from_the_free_state(
     attempts: list[int] = []
     honest = choose.solve
 
-    def counted(equations: Any, solver: Any, start: Any = None, verify: bool = True) -> Any:
+    def counted(equations: Any, *rest: Any, **more: Any) -> Any:
         attempts.append(equations.start().shape[1])
-        return honest(equations, solver, start, verify)
+        return honest(equations, *rest, **more)
 
     monkeypatch.setattr(choose, "solve", counted)
     seen: list[Any] = []

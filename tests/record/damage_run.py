@@ -77,7 +77,9 @@ if __name__ == "__main__":
         import circuitlab.experiment.repeat
         import circuitlab.experiment.simulate
     import circuitlab.cli.export
+    import circuitlab.cli.inspect_print
     import circuitlab.record.circuits
+    import circuitlab.report.figures
     import circuitlab.report.readings  # noqa: F401
 
     print(json.dumps(all_of(json.loads(Path(sys.argv[1]).read_text()))))

@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from circuitlab.errors import RunFileError
+from circuitlab.record.integrity import part_of
 from circuitlab.record.reader import Run
 from circuitlab.record.storage import link_name
 from circuitlab.record.weights import weights_at
@@ -196,19 +197,19 @@ def field_of(one: Synapses, neuron: int) -> Field:
         targets = run.datasets[f"{one.edge_path}/target_node_id"]
         start, stop = _first(targets, neuron), _first(targets, neuron + 1)
         rows = slice(start, stop)
-        sources = np.asarray(run.datasets[f"{one.edge_path}/source_node_id"][rows])
+        sources = part_of(run.datasets[f"{one.edge_path}/source_node_id"], (rows,))
         if one.shared:
-            index = np.asarray(run.datasets[f"{one.edge_path}/0/parameter_index"][rows])
+            index = part_of(run.datasets[f"{one.edge_path}/0/parameter_index"], (rows,))
             before, after = (weights_at(run, one.name, s)[index] for s in (0, -1))
         elif one.snapshots:
             path = f"weights/{link_name(one.name)}"
             item = run.datasets.get(path)
             if item is not None and item.ndim == 2:
-                before, after = (np.asarray(item[s, rows]) for s in (0, len(item) - 1))
+                before, after = (part_of(item, (s, rows)) for s in (0, len(item) - 1))
             else:
                 before, after = (weights_at(run, one.name, s)[rows] for s in (0, -1))
         else:
-            before, after = np.asarray(run.datasets[f"{one.edge_path}/0/syn_weight"][rows]), None
+            before, after = part_of(run.datasets[f"{one.edge_path}/0/syn_weight"], (rows,)), None
     except (OSError, RuntimeError, ValueError, TypeError, KeyError, IndexError) as error:
         raise RunFileError(f"{run.path}: edges/{one.name}: is damaged and cannot be read") from error
     return Field(neuron, sources, before, after if one.snapshots > 1 else None)

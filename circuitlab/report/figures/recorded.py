@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitlab.errors import RunFileError
+from circuitlab.record.integrity import part_of
 from circuitlab.record.reader import Run
 from circuitlab.record.storage import link_name
 
@@ -181,7 +182,7 @@ def _read(run: Run, path: str, dims: tuple[str, ...], chosen: dict[str, Any], li
 
 def _part(run: Run, path: str, selection: tuple[int | slice, ...]) -> NDArray:
     try:
-        return np.asarray(run.datasets[path][selection])
+        return part_of(run.datasets[path], selection)
     except _DAMAGE as error:
         raise RunFileError(f"{run.path}: {path}: is damaged and cannot be read") from error
 

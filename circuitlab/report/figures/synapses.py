@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitlab.errors import CircuitlabError, RunFileError, suggestion
+from circuitlab.record.integrity import part_of
 from circuitlab.record.reader import Run
 from circuitlab.record.storage import link_name
 from circuitlab.record.weights import snapshot_count, weights_at
@@ -70,7 +71,7 @@ class Synapses:
     def _parts(self, path: str, before: tuple[int, ...]) -> NDArray:
         try:
             item = self.run.datasets[path]
-            found = [np.asarray(item[(*before, p)]) for p in self.parts]
+            found = [part_of(item, (*before, p)) for p in self.parts]
         except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
             raise RunFileError(f"{self.run.path}: {path}: is damaged and cannot be read") from error
         return np.concatenate(found) if found else np.empty(0)
@@ -85,7 +86,7 @@ class Synapses:
             return f"weight {place}"
         words = []
         for end, population in (("source", self.source), ("target", self.target)):
-            number = int(self.run.datasets[f"{self.edge_path}/{end}_node_id"][place])
+            number = int(part_of(self.run.datasets[f"{self.edge_path}/{end}_node_id"], (place,)))
             names = names_of(self.run, population)
             words.append(names[number] if names is not None else str(number))
         return " to ".join(words)
