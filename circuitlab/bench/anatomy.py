@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from circuitlab.bench.circuits import random_circuit, task_of
+from circuitlab.bench.machine import reset_peak, resident
 from circuitlab.bench.results import Cell, Table
 from circuitlab.graph.build import build
 from circuitlab.graph.circuit import Circuit
@@ -23,7 +22,6 @@ from circuitlab.spec.circuit import CircuitSpec
 
 RATE = 1e-3
 """Step along the update, dimensionless."""
-STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 @dataclass
@@ -63,7 +61,7 @@ def run(spec: CircuitSpec, alpha: float, seed: int) -> tuple[list[Table], dict[s
     """
     _settle(task_of(random_circuit(64, 0.25, 0.9, 4, 0), alpha, torch.float32), Reading(), 0)
     reading = Reading()
-    before = _resident("VmRSS")
+    before = resident("VmRSS")
     with _part(reading, "build", before):
         circuit = build(spec, seed)
     _count(circuit, reading)
@@ -137,24 +135,9 @@ def _found(solution: Solution) -> dict[str, float]:
 @contextmanager
 def _part(reading: Reading, name: str, before: int | None) -> Iterator[None]:
     """Time a part, and note the highest memory during it."""
-    _reset()
+    reset_peak()
     start, used = time.perf_counter(), time.process_time()
     yield
     reading.seconds[name], reading.processor[name] = time.perf_counter() - start, time.process_time() - used
-    highest = _resident("VmHWM")
+    highest = resident("VmHWM")
     reading.peak[name] = None if before is None or highest is None else float(highest - before)
-
-
-def _resident(key: str) -> int | None:
-    """Bytes of the process in memory, now (VmRSS) or at the highest (VmHWM); None where the system does not tell."""
-    try:
-        match = re.search(rf"^{key}:\s+(\d+) kB", STATUS.read_text(), re.MULTILINE)
-    except OSError:
-        return None
-    return int(match[1]) * 1024 if match else None
-
-
-def _reset() -> None:
-    """Set the high-water mark back to what is in memory now, where the system can."""
-    if CLEAR.exists():
-        CLEAR.write_text("5")

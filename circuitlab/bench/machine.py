@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from circuitlab.errors import CircuitError
 from circuitlab.record.provenance import provenance
 
+STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 UNKNOWN_CACHES = {2: 2**20, 3: 2**25}
 """Bytes of the second and third cache where the system does not tell them."""
@@ -81,3 +83,18 @@ def _processor() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
+
+
+def resident(key: str) -> int | None:
+    """Bytes of the process in memory, now (VmRSS) or at the highest (VmHWM); None where the system does not tell."""
+    try:
+        match = re.search(rf"^{key}:\s+(\d+) kB", STATUS.read_text(), re.MULTILINE)
+    except OSError:
+        return None
+    return int(match[1]) * 1024 if match else None
+
+
+def reset_peak() -> None:
+    """Set the high-water mark back to what is in memory now, where the system can."""
+    if CLEAR.exists():
+        CLEAR.write_text("5")

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from circuitlab.bench.machine import reset_peak, resident
 from circuitlab.bench.nets import experiment
 from circuitlab.bench.results import Cell, Table
 from circuitlab.errors import CircuitError
@@ -27,8 +28,10 @@ from circuitlab.record.run_file import RunWriter
 from circuitlab.spec.probes import ProbeSpec
 
 VARIABLES = ("soma", "basal", "apical")
+FIRST = 100
+"""Updates after which the memory of learning is counted: libraries and buffers are in place by then."""
 COLUMNS = ("time", "plain step, ms", "recorded step, ms", "ratio", "quartiles")
-MEMORY = ("updates", "run file, MB", "peak memory, MB")
+MEMORY = ("updates", "run file, MB", "peak memory, MB", "of it while learning, MB")
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ def _prepared(settings: Settings, recorded: bool) -> Prepared:
 @contextmanager
 def _place(settings: Settings) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(dir=settings.folder) as folder:
-        yield Path(folder) / "recording.h5"
+        yield Path(folder)
 
 
 def _begin(prepared: Prepared, path: Path) -> RunWriter:
@@ -135,7 +138,11 @@ def _cost(settings: Settings, raw: dict[str, Any]) -> Table:
     plain, recorded = _prepared(settings, False), _prepared(settings, True)
     batch = recorded.assembled.spec.learn.batch_size
     size = len(VARIABLES) * settings.neurons * batch * recorded.assembled.compiled.dtype.itemsize
-    with _place(settings) as path, _begin(recorded, path):
+    with (
+        _place(settings) as folder,
+        _begin(plain, folder / "plain.h5"),
+        _begin(recorded, folder / "recorded.h5"),
+    ):
         for prepared in (plain, recorded):
             _learn(prepared.trainer, settings.stretch)  # the first is of loading, not of learning
         times: dict[str, list[dict[str, float]]] = {"plain": [], "recorded": []}
@@ -153,7 +160,8 @@ def _cost(settings: Settings, raw: dict[str, Any]) -> Table:
         rows.append([words, *medians, middle, f"{low:.3f} to {high:.3f}"])
     title = (
         f"Training with {', '.join(VARIABLES)} of {settings.neurons} neurons and {batch} samples recorded "
-        f"at every update ({size / 1e6:.3g} MB), beside training without; stretches of {settings.stretch} updates"
+        f"at every update ({size / 1e6:.3g} MB), beside the same run without probes; stretches of "
+        f"{settings.stretch} updates"
     )
     return Table(title, COLUMNS, rows)
 
@@ -170,22 +178,31 @@ def _memory(settings: Settings, raw: dict[str, Any]) -> Table:
             raise CircuitError(f"a run of {updates} updates failed: {done.stderr.strip().splitlines()[-1]}")
         found = json.loads(done.stdout.splitlines()[-1])
         raw["memory"].append({"updates": updates, **found})
-        rows.append([updates, found["bytes"] / 1e6, found["peak"] / 1e6])
+        known = (found[key] for key in ("bytes", "peak", "learning"))
+        rows.append([updates, *(None if value is None else value / 1e6 for value in known)])
     return Table("Peak memory of runs of two lengths, each in a process of its own", MEMORY, rows)
 
 
 def alone(asked: str) -> None:
-    """A run of so many updates in this process; prints the size of its file and the process's peak memory as JSON."""
-    import resource
-
+    """A run of so many updates in this process; prints, as JSON, the size of its file, the process's peak memory, and
+    how far that lay above the memory after the first updates."""
     said = json.loads(asked)
     updates = said.pop("updates")
     settings = Settings(**{**said, "path": Path(said["path"]), "lengths": tuple(said["lengths"])})
     torch.set_num_threads(settings.threads)
     prepared = _prepared(settings, True)
-    with _place(settings) as path:
+    with _place(settings) as folder:
+        path = folder / "recorded.h5"
         with _begin(prepared, path):
-            _learn(prepared.trainer, updates)
+            first = min(FIRST, updates // 2)
+            _learn(prepared.trainer, first)
+            loaded = resident("VmHWM")
+            reset_peak()
+            before = resident("VmRSS")
+            _learn(prepared.trainer, updates - first)
+            after = resident("VmHWM")
         size = path.stat().st_size
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    print(json.dumps({"bytes": size, "peak": peak}))
+    peaks: dict[str, int | None] = {"peak": None, "learning": None}
+    if loaded is not None and before is not None and after is not None:
+        peaks = {"peak": max(loaded, after), "learning": after - before}
+    print(json.dumps({"bytes": size, **peaks}))
