@@ -108,6 +108,8 @@ def _run(source: Source) -> dict[str, Any]:
         *(n for n in groups if n not in source.populations),
     ]
     order.sort(key=lambda name: source.about_population(name).get("type") == "input")
+    for some in groups.values():
+        some.sort(key=lambda group: group.kind == "settling")  # equilibria first: they have the most samples
     for name in order:
         chosen = source.chosen(name)
         populations[name] = {
