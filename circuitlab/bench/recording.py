@@ -22,7 +22,7 @@ from circuitlab.bench.results import Cell, Table
 from circuitlab.errors import CircuitError
 from circuitlab.experiment.assemble import begin_file
 from circuitlab.experiment.recording import Recording
-from circuitlab.experiment.training import Prepared, prepare
+from circuitlab.experiment.training import Prepared, prepare, train
 from circuitlab.learn.train import Observer, Stopped, Trainer
 from circuitlab.record.run_file import RunWriter
 from circuitlab.spec.probes import ProbeSpec
@@ -30,6 +30,7 @@ from circuitlab.spec.probes import ProbeSpec
 VARIABLES = ("soma", "basal", "apical")
 FIRST = 100
 """Updates after which the memory of learning is counted: libraries and buffers are in place by then."""
+RUNS = ("pairs", "plain run, s", "recorded run, s", "ratio", "lowest to highest")
 COLUMNS = ("time", "plain step, ms", "recorded step, ms", "ratio", "quartiles")
 MEMORY = ("updates", "run file, MB", "peak memory, MB", "of it while learning, MB")
 
@@ -43,6 +44,7 @@ class Settings:
         neurons: how many of them. stretch: updates between two turns.
         pairs: turns of each. lengths: updates of the two runs whose memory is compared.
         folder: where run files go, for a disk of one's own choice; a temporary folder where None.
+        runs: whole runs of an epoch of each.
     """
 
     path: Path
@@ -54,6 +56,7 @@ class Settings:
     seed: int = 0
     threads: int = 1
     folder: Path | None = None
+    runs: int = 0
 
 
 class _Stretch(Observer):
@@ -67,9 +70,10 @@ class _Stretch(Observer):
         trainer.stop_requested = self.left <= 0
 
 
-def _prepared(settings: Settings, recorded: bool) -> Prepared:
-    """The experiment with pyramidal neurons, evaluated nowhere, with or without its probes."""
-    options = [f"seed={settings.seed}", "learn.epochs=1000"]
+def _prepared(settings: Settings, recorded: bool, whole: bool = False) -> Prepared:
+    """The experiment with pyramidal neurons, with or without its probes: one whole epoch, or updates without end and
+    without evaluations."""
+    options = [f"seed={settings.seed}", f"learn.epochs={1 if whole else 1000}"]
     spec = experiment(settings.path, options, settings.threads)
     populations = dict(spec.circuit.populations)
     if settings.population not in populations:
@@ -93,9 +97,8 @@ def _prepared(settings: Settings, recorded: bool) -> Prepared:
     prepared = prepare(changed)
     trainer = prepared.trainer
     trainer.schedule = replace(trainer.schedule, stopping=None)
-    vars(trainer)["evaluate"] = (
-        dict  # evaluations are the same with and without, and much longer than a stretch
-    )
+    if not whole:  # evaluations are the same with and without, and much longer than a stretch
+        vars(trainer)["evaluate"] = dict
     return prepared
 
 
@@ -128,10 +131,35 @@ def _learn(trainer: Trainer, updates: int) -> dict[str, float]:
 
 
 def run(settings: Settings) -> tuple[list[Table], dict[str, Any]]:
-    """Stretches of the same training in turn, with and without recording; then the memory of a short and a long run."""
-    tables, raw = [_cost(settings, raw := {})], raw
-    tables.append(_memory(settings, raw))
-    return tables, raw
+    """Whole runs of an epoch, and stretches of updates alone, in turn with and without recording; then the memory of a
+    short and a long run."""
+    raw: dict[str, Any] = {}
+    tables = [_runs(settings, raw)] if settings.runs else []
+    return [*tables, _cost(settings, raw), _memory(settings, raw)], raw
+
+
+def _runs(settings: Settings, raw: dict[str, Any]) -> Table:
+    seconds: dict[str, list[float]] = {"plain": [], "recorded": []}
+    with _place(settings) as folder:
+        for pair in range(settings.runs):
+            for name in ("plain", "recorded") if pair % 2 else ("recorded", "plain"):
+                prepared = _prepared(settings, name == "recorded", whole=True)
+                begun = time.perf_counter()
+                train(prepared, folder / "run.h5", command="circuitlab bench recording", overwrite=True)
+                seconds[name].append(time.perf_counter() - begun)
+    raw["seconds per run"] = seconds
+    ratios = [b / a for a, b in zip(seconds["plain"], seconds["recorded"], strict=True)]
+    medians = [statistics.median(values) for values in seconds.values()]
+    row: list[Cell] = [
+        settings.runs,
+        *medians,
+        statistics.median(ratios),
+        f"{min(ratios):.3f} to {max(ratios):.3f}",
+    ]
+    title = (
+        "Whole runs of one epoch, evaluations before and after it included, with and without the same probes"
+    )
+    return Table(title, RUNS, [row])
 
 
 def _cost(settings: Settings, raw: dict[str, Any]) -> Table:

@@ -270,6 +270,7 @@ def recording(
     neurons: Annotated[int, typer.Option(min=1, help="Neurons recorded.")] = 200,
     pairs: Annotated[int | None, typer.Option(min=1, help="Stretches with and without; 40.")] = None,
     stretch: Annotated[int | None, typer.Option(min=1, help="Updates in a stretch; 100.")] = None,
+    runs: Annotated[int, typer.Option(min=0, help="Whole runs of an epoch, with and without.")] = 3,
     lengths: Annotated[
         tuple[int, int] | None, typer.Option(help="Updates of two runs whose memory is compared; 500 5000.")
     ] = None,
@@ -297,6 +298,7 @@ def recording(
         seed,
         threads,
         folder,
+        0 if short else runs,
     )
     options = {"neurons": neurons, "pairs": settings.pairs, "stretch": settings.stretch, "seed": seed}
     _report("recording", options, threads, lambda: measured.run(settings), json, markdown, None, quiet)

@@ -16,6 +16,8 @@ OPTIMIZER_STATES = 2
 """Numbers that an optimizer keeps of each parameter (Adam's two moments)."""
 STEP_METRICS, EPOCH_METRICS = 4, 24
 """Numbers written at every update, and at every epoch."""
+HEADER = 1024
+"""Bytes that HDF5 takes for a dataset beside its numbers."""
 EDGE_COLUMNS, NODE_COLUMNS = 4, 6
 """Numbers of 8 bytes written of every edge and neuron at the beginning."""
 
@@ -50,7 +52,8 @@ def size_of(assembled: Assembled, trainer: Trainer, probes: Sequence[Probe], ste
     recorded = probe_bytes(probes, steps=steps, epochs=epochs, dtype=spec.dtype)
     snapshots = 1 + -(-epochs // every)
     state = 2 * ((1 + OPTIMIZER_STATES) * kept * item + starts)
-    structure = 8 * (EDGE_COLUMNS * edges + NODE_COLUMNS * nodes)
+    datasets = 40 + 7 * len(circuit.populations) + 10 * len(circuit.projections) + 6 * len(probes)
+    structure = 8 * (EDGE_COLUMNS * edges + NODE_COLUMNS * nodes) + HEADER * datasets
     metrics = STEP_METRICS * grown(steps, (), 8) + EPOCH_METRICS * grown(epochs + 1, (), 8)
     first = probe_bytes(probes, steps=1, epochs=1, dtype=spec.dtype)
     begun = sum(max(first[name], min(size, 4 * CHUNK_BYTES)) for name, size in recorded.items())

@@ -194,6 +194,10 @@ class RunWriter(Publishing):
         Raises:
             RunFileError: shape or type differ from the first frame's.
         """
+        known = self._series.get(path)
+        if known is not None and isinstance(value, np.ndarray) and known.takes(value):
+            self._pending += known.append(value)
+            return
         plain = isinstance(value, np.ndarray) and value.dtype.kind in "biufc"
         frame = value if plain else as_array(value, path)  # copied where it is kept
         self._extend(path, frame[None], units, description, attributes)

@@ -92,6 +92,10 @@ class Series:
         """Whether full chunks wait that are encoded."""
         return bool(self._blocks) and self._blocks[0][1].done()
 
+    def takes(self, frame: np.ndarray) -> bool:
+        """Whether a frame is just like the first."""
+        return frame.dtype == self.first.dtype and frame.shape == self.first.shape
+
     def append(self, frame: np.ndarray) -> int:
         """Adds a frame; the bytes that wait more for it."""
         if self.layout is None:

@@ -579,7 +579,7 @@ def test_what_will_be_written_is_said_before(
 ) -> None:
     path = run(tmp_path, BURSTS, circuit=APICAL)
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("recording")]
-    assert re.fullmatch(r"recording about [\d.]+ MB \(6 probes\)", line)
+    assert re.fullmatch(r"recording about [\d.]+ [kM]B \(6 probes\)", line)
     run(tmp_path, BURSTS, "b.h5", "--json", circuit=APICAL)
     said = json.loads(capsys.readouterr().out)
     assert set(said["probes"]) == {"s_weights", "s_feedback_weights", "s_updates", "h", "y", "eq"}
@@ -591,7 +591,7 @@ def test_what_will_be_written_is_said_before(
     assert main(command) == 1
     said = capsys.readouterr().err
     assert re.search(
-        r"c\.h5: recording needs about [\d.]+ MB while it is written, .* has 100 kB free; record", said
+        r"c\.h5: recording needs about [\d.]+ [kM]B while it is written, .* has 100 kB free; record", said
     )
     assert sorted(file.name for file in tmp_path.glob("c.h5*")) == []
 

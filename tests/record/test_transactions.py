@@ -79,7 +79,7 @@ def whole(begun: Path, folder: Path) -> Path:
     return path
 
 
-EVERY = pytest.mark.parametrize("every", [11, pytest.param(1, marks=pytest.mark.slow)])
+EVERY = pytest.mark.parametrize("every", [41, pytest.param(1, marks=pytest.mark.slow)])
 
 
 class Counted:
