@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import shutil
 import signal
@@ -20,6 +19,7 @@ import numpy as np
 from h5py import h5a, h5f, h5fd, h5p  # type: ignore[attr-defined]
 
 from circuitlab.errors import RunFileError
+from circuitlab.graph.foreign.hdf5_out import SafeFile, failing
 from circuitlab.record.chunks import shape_of_chunks
 
 LIBVER = ("v110", "v110")
@@ -29,34 +29,7 @@ ROOM_FOR_ATTRIBUTES = 256
 SPARE = "spare"
 
 
-class _SafeFile(io.FileIO):
-    """A file that remembers the first failed write and swallows it and all that follow.
-
-    HDF5 cannot close a file after a failed write (its library then crashes at exit), so the failure is kept
-    here and raised by `open_for_writing` once HDF5 is done.
-    """
-
-    failure: OSError | None = None
-
-    def write(self, data: Any, /) -> int:
-        view = memoryview(data).cast("B")
-        size = len(view)
-        while self.failure is None and len(view):
-            try:
-                view = view[super().write(view) :]
-            except OSError as error:
-                self.failure = error
-        return size
-
-    def truncate(self, size: int | None = None, /) -> int:
-        try:
-            return super().truncate(size)
-        except OSError as error:
-            self.failure = self.failure or error
-            return size or 0
-
-
-def _created(raw: _SafeFile) -> h5py.File:
+def _created(raw: SafeFile) -> h5py.File:
     access, creation = h5p.create(h5p.FILE_ACCESS), h5p.create(h5p.FILE_CREATE)
     access.set_fileobj_driver(h5fd.fileobj_driver, raw)
     access.set_libver_bounds(h5f.LIBVER_V110, h5f.LIBVER_V110)
@@ -72,16 +45,12 @@ def open_for_writing(path: Path, *, create: bool) -> Iterator[h5py.File]:
     Raises:
         OSError: the disk is full, or another failed write; the file is closed, its content worthless.
     """
-    with _SafeFile(path, "w+b" if create else "r+b") as raw:
-        try:
-            with _created(raw) if create else h5py.File(raw, "r+", libver=LIBVER) as file:
-                yield file
-        except (OSError, RuntimeError, KeyError, ValueError):
-            if raw.failure is not None:
-                raise raw.failure from None
-            raise
-        if raw.failure is not None:
-            raise raw.failure
+    with SafeFile(path, "w+b" if create else "r+b") as raw:
+        with (
+            failing(raw),
+            _created(raw) if create else h5py.File(raw, "r+", libver=LIBVER) as file,
+        ):
+            yield file
         os.fsync(raw.fileno())
 
 

@@ -11,11 +11,11 @@ from typing import Any
 import h5py
 
 
-class _Careful(io.FileIO):
+class SafeFile(io.FileIO):
     """A file that keeps the first failed write and passes over it and all that follow.
 
     HDF5 cannot close a file after a failed write, and its library then crashes when the program ends. So it is told
-    that all went well, and `writable` raises what was kept when HDF5 is done.
+    that all went well, and `failing` raises what was kept when HDF5 is done.
     """
 
     failure: OSError | None = None
@@ -39,6 +39,23 @@ class _Careful(io.FileIO):
 
 
 @contextmanager
+def failing(raw: SafeFile) -> Iterator[None]:
+    """Raises, when HDF5 is done with a file, what was kept of its first failed write.
+
+    Raises:
+        OSError: that write's; the file's content is worthless.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, KeyError, ValueError):
+        if raw.failure is not None:
+            raise raw.failure from None
+        raise
+    if raw.failure is not None:
+        raise raw.failure
+
+
+@contextmanager
 def writable(path: Path) -> Iterator[h5py.File]:
     """An HDF5 file to write into, made where it is missing.
 
@@ -46,13 +63,9 @@ def writable(path: Path) -> Iterator[h5py.File]:
         OSError: the disk is full, or another failed write; the file's content is worthless.
     """
     there = path.exists()
-    with _Careful(path, "r+b" if there else "w+b") as raw:
-        try:
-            with h5py.File(raw, "r+" if there else "w") as file:
-                yield file
-        except (OSError, RuntimeError, KeyError, ValueError):
-            if raw.failure is not None:
-                raise raw.failure from None
-            raise
-        if raw.failure is not None:
-            raise raw.failure
+    with (
+        SafeFile(path, "r+b" if there else "w+b") as raw,
+        failing(raw),
+        h5py.File(raw, "r+" if there else "w") as file,
+    ):
+        yield file
